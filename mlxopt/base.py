@@ -1,0 +1,291 @@
+"""The words: what a gradient transformation is, how it is called, and how it reads when printed."""
+
+import contextlib
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from typing_extensions import Self
+
+from mlxopt import tree
+from mlxopt.readable import literal, readable
+
+Params = Any
+"""Tree of parameters."""
+
+Updates = Any
+"""Tree of gradients on their way to become parameter changes; same structure as the parameters."""
+
+State = Any
+"""What a transformation remembers: NamedTuples, tuples and dicts of arrays."""
+
+Schedule = Callable[[Any], Any]
+"""Function from a count of updates to a value."""
+
+ScalarOrSchedule = float | mx.array | Schedule
+"""A hyperparameter that is constant or follows a schedule."""
+
+Choice = Any
+"""Which leaves are meant: a function of path and leaf, or a tree of values that hold for all leaves below them."""
+
+COMMON_EXTRAS = frozenset({"value", "grad", "value_fn", "grad_fn", "obj_fn", "key"})
+"""Extra arguments that every ``update`` accepts, and ignores if it has no use for them."""
+
+
+class EmptyState(NamedTuple):
+    """Memory of a transformation that remembers nothing.
+
+    Example:
+        >>> identity().init({"w": mx.array(1.0)})
+        EmptyState()
+    """
+
+
+class _Needs(NamedTuple):
+    """What an ``update`` function asks for, read from its signature."""
+
+    params: bool
+    state: type | None
+    extras: frozenset[str]
+    required: frozenset[str]
+    any_extras: bool
+
+
+def _read_needs(update: Callable[..., Any]) -> _Needs:
+    parameters = list(inspect.signature(update).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) != 3:
+        raise TypeError(
+            f"GradientTransformation: update must take (updates, state, params), got {len(positional)} positional "
+            "parameters. Write update(updates, state, params=None), with extras as keyword-only parameters."
+        )
+    _, state, params = positional
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return _Needs(
+        params=params.default is params.empty,
+        state=state.annotation if isinstance(state.annotation, type) and hasattr(state.annotation, "_fields") else None,
+        extras=frozenset(p.name for p in keywords),
+        required=frozenset(p.name for p in keywords if p.default is p.empty),
+        any_extras=any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
+
+
+class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]):
+    """A pair of pure functions, ``init(params) -> state`` and ``update(updates, state, params, **extra)``.
+
+    ``update`` returns the new updates and the new state. Around the two functions it is given, a transformation
+
+    * does its arithmetic in float32: float16 and bfloat16 updates are widened before ``update`` sees them, and what it
+      returns is rounded once, to the dtype that came in;
+    * checks how it is called: arrays at the leaves, the structure and shapes of the updates, ``params`` if that
+      parameter of ``update`` has no default, the type of the state if that parameter is annotated with a NamedTuple,
+      and the extra arguments, which are the keyword-only parameters of ``update``.
+
+    Args:
+        init: Function from parameters to a state that holds arrays only.
+        update: Function of ``(updates, state, params)`` and keyword-only extras.
+        inner: Transformations that ``update`` calls, whose extras it accepts and hands on with ``accepted``.
+        stages: The same for a chain, which dissolves when it is put into another chain.
+
+    Example:
+        >>> def flip():
+        ...     def init(params):
+        ...         return EmptyState()
+        ...     def update(updates, state, params=None):
+        ...         return tree.map(lambda u: -u, updates), state
+        ...     return GradientTransformation(init, update)
+        >>> tx = flip()
+        >>> tx.update({"w": mx.array([1.0])}, tx.init({"w": mx.array([0.0])}))
+        ({'w': array([-1], dtype=float32)}, EmptyState())
+    """
+
+    name: str
+    stages: tuple["GradientTransformation", ...]
+
+    def __new__(
+        cls,
+        init: Callable[..., State],
+        update: Callable[..., tuple[Updates, State]],
+        *,
+        inner: Iterable["GradientTransformation"] = (),
+        stages: Iterable["GradientTransformation"] = (),
+    ) -> Self:
+        for role, function in (("init", init), ("update", update)):
+            if not callable(function):
+                raise TypeError(
+                    f"GradientTransformation: {role} must be a function, got {function!r}. Pass a function."
+                )
+
+        def checked_init(params: Params) -> State:
+            with _naming(self.name):
+                tree.map(_require_array, params)
+                return init(params)
+
+        def checked_update(
+            updates: Updates, state: State, params: Params | None = None, **extra: Any
+        ) -> tuple[Updates, State]:
+            self._check_call(state, params, extra)
+            with _naming(self.name):
+                wide = tree.map(_wide_array, updates)
+                changed, new_state = update(wide, state, params, **self.accepted(extra))
+                return tree.map(_same_shape_and_dtype, updates, changed), new_state
+
+        self = super().__new__(cls, (checked_init, checked_update))
+        self._raw = (init, update)
+        self._needs = _read_needs(update)
+        self._inner = (*inner, *stages)
+        self.stages = tuple(stages)
+        self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
+        self._spell = lambda: f"{self.name}(...)"
+        return self
+
+    _raw: tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]
+    _needs: _Needs
+    _inner: tuple["GradientTransformation", ...]
+    _spell: Callable[[], str]
+
+    @property
+    def init(self) -> Callable[[Params], State]:
+        """Function from parameters to the first state."""
+        return self[0]
+
+    @property
+    def update(self) -> Callable[..., tuple[Updates, State]]:
+        """Function from updates, state, parameters and extras to new updates and the new state."""
+        return self[1]
+
+    @property
+    def extras(self) -> frozenset[str]:
+        """Extra arguments with a use in this transformation or in one inside it."""
+        return self._needs.extras.union(*(inner.extras for inner in self._inner))
+
+    @property
+    def _any_extras(self) -> bool:
+        return any(inner._any_extras for inner in self._inner) if self._inner else self._needs.any_extras
+
+    def accepted(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the extra arguments that this transformation has a use for."""
+        return {name: value for name, value in extra.items() if self._any_extras or name in self.extras}
+
+    def spelled(self, name: str, spell: Callable[[], str]) -> Self:
+        """The same transformation under another name and expression."""
+        renamed = type(self)(*self._raw, inner=self._inner[: len(self._inner) - len(self.stages)], stages=self.stages)
+        renamed.name, renamed._spell = name, spell
+        return renamed
+
+    def __repr__(self) -> str:
+        return self._spell()
+
+    def _check_call(self, state: State, params: Params | None, extra: Mapping[str, Any]) -> None:
+        for name in sorted(self._needs.required - extra.keys()):
+            raise TypeError(
+                f"{self.name}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
+            )
+        if not self._any_extras:
+            for name in sorted(extra.keys() - self.extras - COMMON_EXTRAS):
+                nearest = difflib.get_close_matches(name, self.extras | COMMON_EXTRAS, n=1)
+                advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
+                raise TypeError(f"{self.name}: update has no use for the extra argument '{name}'. {advice}")
+        if self._needs.params and params is None:
+            raise ValueError(f"{self.name}: update needs params, got None. Call update(updates, state, params).")
+        if self._needs.state is not None and not isinstance(state, self._needs.state):
+            raise TypeError(
+                f"{self.name}: state must be a {self._needs.state.__name__}, got {type(state).__name__}. "
+                "Pass the state that this transformation's init or last update returned."
+            )
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a transformation in front of an error that names a path."""
+    try:
+        yield
+    except tree.TreeError as error:
+        raise error.inside(name) from error.__cause__
+
+
+def _require_array(leaf: Any) -> mx.array:
+    if not isinstance(leaf, mx.array):
+        raise tree.TreeError(f"every leaf must be an mx.array, got {leaf!r}. Wrap it in mx.array")
+    return leaf
+
+
+def _wide_array(leaf: Any) -> mx.array:
+    return tree.widen(_require_array(leaf))
+
+
+def _same_shape_and_dtype(update: mx.array, changed: mx.array) -> mx.array:
+    if changed.shape != update.shape:
+        raise tree.TreeError(
+            f"an update of shape {update.shape} came out with shape {changed.shape}. "
+            "Call init with the parameters that these updates belong to"
+        )
+    return changed.astype(update.dtype)
+
+
+# The smallest transformations
+
+
+def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
+    """Build a transformation without memory from a function of updates and parameters.
+
+    Args:
+        f: Function from whole trees of updates and parameters (``None`` if none were given) to new updates.
+
+    Example:
+        >>> tx = stateless(lambda updates, params: tree.scale(2.0, updates))
+        >>> tx.update({"w": mx.array(1.0)}, tx.init({"w": mx.array(0.0)}))
+        ({'w': array(2, dtype=float32)}, EmptyState())
+    """
+
+    def init_fn(params: Params) -> EmptyState:
+        del params
+        return EmptyState()
+
+    def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
+        return f(updates, params), state
+
+    return GradientTransformation(init_fn, update_fn).spelled("stateless", lambda: f"stateless({literal(f)})")
+
+
+def stateless_with_tree_map(f: Callable[[mx.array, mx.array | None], mx.array]) -> GradientTransformation:
+    """Build a transformation without memory from a function of one update and its parameter.
+
+    Args:
+        f: Function from an update and its parameter (``None`` if none were given) to the new update.
+
+    Example:
+        >>> tx = stateless_with_tree_map(lambda u, p: 2.0 * u)
+        >>> tx.update({"w": mx.array(1.0)}, tx.init({"w": mx.array(0.0)}))
+        ({'w': array(2, dtype=float32)}, EmptyState())
+    """
+
+    def rule(updates: Updates, params: Params | None) -> Updates:
+        return tree.map(lambda u: f(u, None), updates) if params is None else tree.map(f, updates, params)
+
+    return stateless(rule).spelled("stateless_with_tree_map", lambda: f"stateless_with_tree_map({literal(f)})")
+
+
+@readable
+def identity() -> GradientTransformation:
+    """Pass updates on unchanged.
+
+    Example:
+        >>> identity()
+        identity()
+    """
+    return stateless(lambda updates, params: updates)
+
+
+@readable
+def set_to_zero() -> GradientTransformation:
+    """Replace updates by zeros, so that parameters stay where they are.
+
+    Example:
+        >>> tx = set_to_zero()
+        >>> tx.update({"w": mx.array(float("nan"))}, tx.init({"w": mx.array(0.0)}))
+        ({'w': array(0, dtype=float32)}, EmptyState())
+    """
+    return stateless(lambda updates, params: tree.zeros_like(updates))

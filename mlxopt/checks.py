@@ -1,0 +1,80 @@
+"""What a hyperparameter must be: raised once, when a factory is called."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def number(
+    where: str, *, low: float = -math.inf, high: float = math.inf, open_high: bool = False, **named: Any
+) -> None:
+    """Require each named Python number to be finite and inside ``[low, high]`` (``[low, high)`` if ``open_high``).
+
+    Arrays pass: their value is not known while a program is being traced.
+    """
+    bounds = f"[{low:g}, {high:g}{')' if open_high else ']'}"
+    for name, given in named.items():
+        if given is None or isinstance(given, (str, bytes, dict, list, tuple)):
+            raise TypeError(f"{where}: {name} must be a number, got {given!r}. Pass a float.")
+        if not isinstance(given, Real):
+            continue
+        value = float(given)
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {name} must be finite, got {value}. Pass a number in {bounds}.")
+        if value < low or value > high or (open_high and value == high):
+            raise ValueError(f"{where}: {name} must be in {bounds}, got {given}. Pass a number in that range.")
+
+
+def non_negative(where: str, **named: Any) -> None:
+    """Require each named number to be finite and at least 0."""
+    number(where, low=0.0, **named)
+
+
+def positive(where: str, **named: Any) -> None:
+    """Require each named number to be finite and above 0."""
+    number(where, **named)
+    for name, value in named.items():
+        if isinstance(value, Real) and float(value) <= 0:
+            raise ValueError(f"{where}: {name} must be above 0, got {value}. Pass a positive number.")
+
+
+def decay_rate(where: str, **named: Any) -> None:
+    """Require each named number to be the decay of a running mean, in ``[0, 1)``."""
+    number(where, low=0.0, high=1.0, open_high=True, **named)
+
+
+def whole(where: str, *, low: int = 0, **named: Any) -> None:
+    """Require each named value to be an integer between ``low`` and the largest count, 2**31 - 1."""
+    for name, value in named.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{where}: {name} must be an integer, got {value!r}. Steps are counted in whole updates.")
+        if not low <= int(value) <= 2**31 - 1:
+            raise ValueError(f"{where}: {name} must be in [{low}, 2**31 - 1], got {value}. Pass a count of updates.")
+
+
+def increasing(where: str, name: str, values: Sequence[int]) -> None:
+    """Require integers above 0, each larger than the one before."""
+    for value in values:
+        whole(where, low=1, **{name: value})
+    for earlier, later in itertools.pairwise(values):
+        if later <= earlier:
+            raise ValueError(
+                f"{where}: {name} must increase, got {later} after {earlier}. Sort them and leave out repetitions."
+            )
+
+
+def choice(where: str, name: str, value: Any, options: Sequence[str]) -> None:
+    """Require ``value`` to be one of ``options``."""
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{where}: {name} must be one of {listed}, got {value!r}. Pick one of them.")
+
+
+def scalar_or_schedule(where: str, *, low: float = -math.inf, **named: Any) -> None:
+    """Require each named value to be a finite number of at least ``low``, or a schedule."""
+    for name, value in named.items():
+        if value is None:
+            raise TypeError(f"{where}: {name} must be a number or a schedule, got None. Pass 1.0 to change nothing.")
+    number(where, low=low, **{name: value for name, value in named.items() if not callable(value)})

@@ -1,0 +1,1 @@
+"""Schedules: functions from a count of updates to a value."""

@@ -1,0 +1,70 @@
+"""What every schedule of this library is: a rule on counts, made safe for any count and readable."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from typing_extensions import Self
+
+from mlxopt.numerics import LARGEST_COUNT
+
+
+class Curve:
+    """A schedule: called with a count it gives a float32 value, with an array of counts the curve over them.
+
+    Args:
+        rule: Function from an int32 array of counts, none below 0, to the values there.
+
+    Example:
+        >>> halving = Curve(lambda count: 1.0 / (1.0 + count))
+        >>> halving(1), halving(mx.arange(3))
+        (array(0.5, dtype=float32), array([1, 0.5, 0.333333], dtype=float32))
+    """
+
+    def __init__(self, rule: Callable[[mx.array], mx.array | float]) -> None:
+        self._rule = rule
+        self._spell: Callable[[], str] = lambda: "Curve(...)"
+
+    def __call__(self, count: int | mx.array) -> mx.array:
+        """Value after ``count`` updates."""
+        steps = as_count(count)
+        value = self._rule(steps)
+        array = value if isinstance(value, mx.array) else mx.array(value)
+        return mx.broadcast_to(array.astype(mx.float32), steps.shape)
+
+    def spelled(self, name: str, spell: Callable[[], str]) -> Self:
+        """The same schedule under another expression."""
+        del name
+        renamed = type(self)(self._rule)
+        renamed._spell = spell
+        return renamed
+
+    def __repr__(self) -> str:
+        return self._spell()
+
+
+def as_count(count: Any) -> mx.array:
+    """Bring a count to int32, cut to ``[0, 2**31 - 1]``; counts stay integers so that boundaries are exact."""
+    if isinstance(count, mx.array):
+        if not mx.issubdtype(count.dtype, mx.integer):
+            raise TypeError(f"schedule: count must be an integer, got {count.dtype}. Cast it to int32.")
+        if count.dtype in (mx.uint32, mx.uint64, mx.int64):
+            count = mx.minimum(count, mx.array(LARGEST_COUNT, count.dtype))
+        return mx.maximum(count.astype(mx.int32), 0)
+    try:
+        whole = operator.index(count)
+    except TypeError:
+        raise TypeError(f"schedule: count must be an integer, got {count!r}. Updates are counted whole.") from None
+    return mx.array(min(max(whole, 0), LARGEST_COUNT), mx.int32)
+
+
+def progress(count: mx.array, steps: int, begin: int = 0) -> mx.array:
+    """Fraction of ``steps`` done since ``begin``: exactly 0 up to ``begin`` and exactly 1 from ``begin + steps``."""
+    return mx.clip(count - begin, 0, steps).astype(mx.float32) / steps
+
+
+def between(start: float, end: float, fraction: mx.array) -> mx.array:
+    """Go from ``start`` (fraction 0) to ``end`` (fraction 1), exact at both and never outside them."""
+    inside = mx.clip(start + (end - start) * fraction, min(start, end), max(start, end))
+    return mx.where(fraction >= 1.0, end, inside)

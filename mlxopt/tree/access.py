@@ -1,0 +1,89 @@
+"""Reading and writing the values inside a state by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from mlxopt.tree.dtypes import is_array
+from mlxopt.tree.structure import Tree, TreeError, children, is_container, map_with_path, rebuild, walk
+
+
+def get_all(tree: Tree, name: str) -> dict[str, Any]:
+    """Find every value whose dotted path is ``name`` or ends with it.
+
+    Example:
+        >>> get_all({"a": {"count": 1}, "b": {"count": 2}}, "count")
+        {'a.count': 1, 'b.count': 2}
+    """
+    return {path: node for path, node in walk(tree) if path == name or path.endswith(f".{name}")}
+
+
+def _locate(where: str, tree: Tree, name: str) -> str:
+    found = get_all(tree, name)
+    if name in found or len(found) == 1:
+        return name if name in found else next(iter(found))
+    if found:
+        places = ", ".join(repr(path) for path in found)
+        raise KeyError(f"{where}: {name!r} must name one value, got {len(found)}: {places}. Use one of these paths.")
+    names = sorted({part for path, _ in walk(tree) for part in path.split(".") if part and not part.isdigit()})
+    raise KeyError(f"{where}: {name!r} must name a value, got none of that name. There are: {', '.join(names)}.")
+
+
+def get(tree: Tree, name: str) -> Any:
+    """Read the one value with this field name or dotted path.
+
+    Args:
+        tree: State, or any tree.
+        name: Field name, or as much of the end of the dotted path as makes it unique.
+
+    Example:
+        >>> state = {"adam": {"count": mx.array(3)}, "rate": {"count": mx.array(4)}}
+        >>> get(state, "adam.count")
+        array(3, dtype=int32)
+    """
+    return get_all(tree, name)[_locate("tree.get", tree, name)]
+
+
+def _shape(array: mx.array) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _replacement(where: str, old: Any, new: Any) -> Any:
+    def fitted(path: str, leaf: Any, value: Any) -> Any:
+        if not is_array(leaf):
+            return value
+        array = value if is_array(value) else mx.array(value, leaf.dtype)
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")
+        return array
+
+    try:
+        return map_with_path(fitted, old, new)
+    except TreeError as error:
+        raise error.inside(where) from None
+
+
+def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **by_name: Any) -> Tree:
+    """Return the tree with named values replaced; shapes and dtypes must stay.
+
+    Args:
+        tree: State, or any tree.
+        values: New values by field name or dotted path, for paths that are no Python name.
+        by_name: New values by field name.
+
+    Example:
+        >>> state = {"rate": {"learning_rate": mx.array(0.1)}}
+        >>> set(state, learning_rate=0.01)
+        {'rate': {'learning_rate': array(0.01, dtype=float32)}}
+    """
+    wanted = {_locate("tree.set", tree, name): value for name, value in {**(values or {}), **by_name}.items()}
+
+    def rebuilt(node: Tree, path: str) -> Tree:
+        if path in wanted:
+            return _replacement(f"tree.set: {path!r}", node, wanted[path])
+        if not is_container(node):
+            return node
+        return rebuild(node, [rebuilt(part, f"{path}.{key}" if path else str(key)) for key, part in children(node)])
+
+    return rebuilt(tree, "")

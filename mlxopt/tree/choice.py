@@ -1,0 +1,93 @@
+"""Saying which leaves of a tree are meant."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mlxopt.tree.structure import (
+    Tree,
+    TreeError,
+    child,
+    children,
+    is_container,
+    kind,
+    map,
+    map_with_path,
+    rebuild,
+    require_same_kind,
+)
+
+
+class PathPredicate:
+    """Says of a leaf, by its dotted path, whether it is meant; combines with ``~``, ``|`` and ``&``."""
+
+    def __init__(self, test: Callable[[str], bool], expression: str) -> None:
+        self._test = test
+        self._expression = expression
+
+    def __call__(self, path: str, leaf: Any = None) -> bool:
+        return self._test(path)
+
+    def __invert__(self) -> "PathPredicate":
+        return PathPredicate(lambda path: not self(path), f"~{self!r}")
+
+    def __or__(self, other: "PathPredicate") -> "PathPredicate":
+        return PathPredicate(lambda path: self(path) or other(path), f"({self!r} | {other!r})")
+
+    def __and__(self, other: "PathPredicate") -> "PathPredicate":
+        return PathPredicate(lambda path: self(path) and other(path), f"({self!r} & {other!r})")
+
+    def __repr__(self) -> str:
+        return self._expression
+
+
+def by_path(*patterns: str) -> PathPredicate:
+    """Choose leaves by glob patterns of their dotted path; ``*`` also matches dots.
+
+    Args:
+        patterns: A leaf is chosen if any of these matches its whole path.
+
+    Example:
+        >>> chosen = by_path("*.weight") & ~by_path("norm.*")
+        >>> [chosen(path) for path in ("layers.0.weight", "norm.weight", "layers.0.bias")]
+        [True, False, False]
+        >>> chosen
+        (by_path('*.weight') & ~by_path('norm.*'))
+    """
+    if not patterns:
+        raise ValueError("by_path: at least one pattern must be given, got none. Pass a glob such as '*.weight'.")
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"by_path: patterns must be strings, got {pattern!r}. Pass a glob such as '*.weight'.")
+    expression = f"by_path({', '.join(repr(pattern) for pattern in patterns)})"
+    return PathPredicate(lambda path: any(fnmatchcase(path, pattern) for pattern in patterns), expression)
+
+
+def spread(choice: Any, tree: Tree) -> Tree:
+    """Give every leaf of ``tree`` its value of ``choice``.
+
+    Args:
+        choice: A function of path and leaf, or a tree whose leaves hold for everything below them.
+        tree: Tree whose leaves are labelled.
+
+    Example:
+        >>> spread({"a": "slow", "b": "fast"}, {"a": 1, "b": [2, 3]})
+        {'a': 'slow', 'b': ['fast', 'fast']}
+        >>> spread(lambda path, leaf: leaf > 1, {"a": 1, "b": [2, 3]})
+        {'a': False, 'b': [True, True]}
+    """
+    if callable(choice):
+        return map_with_path(choice, tree)
+    if tree is None or not is_container(choice):
+        return map(lambda _: choice, tree)
+    if not is_container(tree):
+        raise TreeError(f"the labels go deeper than the tree, which has {kind(tree)} here")
+    if children(tree) or isinstance(tree, dict):
+        require_same_kind(tree, choice)
+    parts = []
+    for index, (key, part) in enumerate(children(tree)):
+        try:
+            parts.append(spread(child(choice, index, key), part))
+        except TreeError as error:
+            raise error.under(key) from None
+    return rebuild(tree, parts)

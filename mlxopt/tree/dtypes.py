@@ -1,0 +1,116 @@
+"""Dtypes of leaves, and trees made to measure."""
+
+from typing import Any
+
+import mlx.core as mx
+from typing_extensions import TypeIs
+
+from mlxopt.tree.structure import Tree, TreeError, map
+
+
+def is_array(leaf: Any) -> TypeIs[mx.array]:
+    """Say whether a leaf is an MLX array.
+
+    Example:
+        >>> is_array(mx.zeros(())), is_array(0.0)
+        (True, False)
+    """
+    return isinstance(leaf, mx.array)
+
+
+def widen(leaf: mx.array) -> mx.array:
+    """Bring float16 and bfloat16 to float32; leave every other dtype.
+
+    Example:
+        >>> widen(mx.zeros((2,), mx.bfloat16)).dtype, widen(mx.array(1)).dtype
+        (mlx.core.float32, mlx.core.int32)
+    """
+    return leaf.astype(_wide(leaf.dtype))
+
+
+def _wide(dtype: mx.Dtype) -> mx.Dtype:
+    return mx.float32 if dtype in (mx.float16, mx.bfloat16) else dtype
+
+
+def abs_sq(x: mx.array) -> mx.array:
+    """Square the magnitude; real also for complex arrays.
+
+    Example:
+        >>> abs_sq(mx.array([3 + 4j])), abs_sq(mx.array([-2.0]))
+        (array([25], dtype=float32), array([4], dtype=float32))
+    """
+    return mx.square(mx.abs(x)) if x.dtype == mx.complex64 else mx.square(x)
+
+
+def cast(tree: Tree, dtype: mx.Dtype | None) -> Tree:
+    """Cast every leaf; ``None`` leaves the tree as it is.
+
+    Example:
+        >>> cast({"a": mx.array(1.0)}, mx.bfloat16)
+        {'a': array(1, dtype=bfloat16)}
+    """
+    return tree if dtype is None else map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def cast_like(tree: Tree, other: Tree) -> Tree:
+    """Cast every leaf to the dtype of its counterpart.
+
+    Example:
+        >>> cast_like({"a": mx.array(1.0)}, {"a": mx.array(0, mx.bfloat16)})
+        {'a': array(1, dtype=bfloat16)}
+    """
+    return map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
+
+
+def full_like(tree: Tree, value: float, dtype: mx.Dtype | None = None) -> Tree:
+    """Fill a tree of the same shapes with one value.
+
+    Example:
+        >>> full_like({"a": mx.array([1, 2])}, 7)
+        {'a': array([7, 7], dtype=int32)}
+    """
+    return map(lambda leaf: mx.full(leaf.shape, value, dtype or leaf.dtype), tree)
+
+
+def zeros_like(tree: Tree, dtype: mx.Dtype | None = None) -> Tree:
+    """Fill a tree of the same shapes with zeros.
+
+    Example:
+        >>> zeros_like({"a": mx.array([1, 2])})
+        {'a': array([0, 0], dtype=int32)}
+    """
+    return full_like(tree, 0, dtype)
+
+
+def ones_like(tree: Tree, dtype: mx.Dtype | None = None) -> Tree:
+    """Fill a tree of the same shapes with ones.
+
+    Example:
+        >>> ones_like({"a": mx.array([0.5, 2.0])})
+        {'a': array([1, 1], dtype=float32)}
+    """
+    return full_like(tree, 1, dtype)
+
+
+def memory_like(params: Tree, value: float = 0.0, dtype: mx.Dtype | None = None) -> Tree:
+    """Make the memory a transformation keeps of its updates: float32 for low-precision parameters.
+
+    Args:
+        params: Parameters, which must be floating or complex.
+        value: What the memory holds before the first update.
+        dtype: Dtype to keep it in instead.
+
+    Example:
+        >>> memory_like({"w": mx.ones((2,), mx.bfloat16)})
+        {'w': array([0, 0], dtype=float32)}
+    """
+
+    def memory(leaf: mx.array) -> mx.array:
+        if not mx.issubdtype(leaf.dtype, mx.inexact):
+            raise TreeError(
+                f"a {leaf.dtype} parameter cannot be trained. Leave it out with masked(..., otherwise='zero') "
+                "or give it to set_to_zero() in a partition"
+            )
+        return mx.full(leaf.shape, value, dtype or _wide(leaf.dtype))
+
+    return map(memory, params)

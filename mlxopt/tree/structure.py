@@ -1,0 +1,189 @@
+"""The recursion itself: strict maps that name the path where two trees differ.
+
+A tree is built from dicts, lists, tuples and NamedTuples; anything else is a leaf. ``None`` is a hole: no leaf at all,
+and it fits only another ``None``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+
+Tree = Any
+"""A nest of dicts, lists, tuples and NamedTuples with arrays at its leaves."""
+
+
+class TreeError(ValueError):
+    """Two trees that should match do not; the message names the path."""
+
+    def __init__(self, problem: str, keys: tuple[str, ...] = (), where: str = "") -> None:
+        self.problem, self.keys, self.where = problem, keys, where
+        place = f"at '{'.'.join(keys)}'" if keys else "at the top of the tree"
+        super().__init__(f"{where}: {place}: {problem}." if where else f"{place}: {problem}.")
+
+    def under(self, key: object) -> "TreeError":
+        """The same error seen from one level further up."""
+        return TreeError(self.problem, (str(key), *self.keys), self.where)
+
+    def inside(self, where: str) -> "TreeError":
+        """The same error with the name of the innermost function it happened in."""
+        return TreeError(self.problem, self.keys, self.where or where)
+
+
+def is_record(tree: Tree) -> bool:
+    return isinstance(tree, tuple) and hasattr(tree, "_fields")
+
+
+def is_container(tree: Tree) -> bool:
+    return isinstance(tree, (dict, list, tuple))
+
+
+def kind(tree: Tree) -> str:
+    if tree is None:
+        return "None"
+    if is_record(tree):
+        return type(tree).__name__
+    for container in (dict, list, tuple):
+        if isinstance(tree, container):
+            return f"a {container.__name__}"
+    if isinstance(tree, mx.array):
+        return f"an array of shape {tree.shape}"
+    return f"a {type(tree).__name__}"
+
+
+def children(tree: Tree) -> list[tuple[Any, Tree]]:
+    """The named parts of a container, in order."""
+    if isinstance(tree, dict):
+        if hasattr(tree, "trainable_parameters"):
+            raise TreeError(
+                f"got the module {type(tree).__name__} where a tree of arrays is needed. "
+                "Pass model.trainable_parameters()"
+            )
+        return list(tree.items())
+    if is_record(tree):
+        return list(zip(tree._fields, tree, strict=True))
+    return list(enumerate(tree))
+
+
+def rebuild(like: Tree, parts: list[Tree]) -> Tree:
+    if isinstance(like, dict):
+        return dict(zip(like, parts, strict=True))
+    if is_record(like):
+        return type(like)(*parts)
+    return tuple(parts) if isinstance(like, tuple) else parts
+
+
+def require_same_kind(tree: Tree, other: Tree) -> None:
+    """Raise unless ``other`` is the same kind of container as ``tree``, with the same keys or length."""
+    if isinstance(tree, dict):
+        if not isinstance(other, dict):
+            raise TreeError(f"expected a dict, as in the first tree, got {kind(other)}")
+        if tree.keys() != other.keys():
+            missing = [str(key) for key in tree if key not in other]
+            added = [str(key) for key in other if key not in tree]
+            raise TreeError(f"the trees have different keys: missing {missing}, unexpected {added}")
+    elif is_record(tree) or is_record(other):
+        if type(tree) is not type(other):
+            raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+    elif not isinstance(other, list if isinstance(tree, list) else tuple):
+        raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+    elif len(tree) != len(other):
+        raise TreeError(f"expected {len(tree)} entries, as in the first tree, got {len(other)}")
+
+
+def child(tree: Tree, index: int, key: Any) -> Tree:
+    return tree[key] if isinstance(tree, dict) else tree[index]
+
+
+def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: tuple[Tree, ...], holes: bool) -> Tree:
+    """Map ``f`` over the leaves; with ``keys`` not None, ``f`` gets the dotted path first."""
+    if is_container(tree):
+        for other in rest:
+            require_same_kind(tree, other)
+        parts = []
+        for index, (key, part) in enumerate(children(tree)):
+            below = None if keys is None else (*keys, str(key))
+            try:
+                parts.append(_map(f, below, part, tuple(child(other, index, key) for other in rest), holes))
+            except TreeError as error:
+                raise error.under(key) from error.__cause__
+        return rebuild(tree, parts)
+    for other in rest:
+        if ((tree is None or not holes) and (other is None) != (tree is None)) or is_container(other):
+            raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+    if tree is None:
+        return None
+    try:
+        return f(tree, *rest) if keys is None else f(".".join(keys), tree, *rest)
+    except TreeError:
+        raise
+    except ValueError as error:
+        raise TreeError(str(error)) from error
+
+
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> Tree:
+    """Apply ``f`` to the leaves of ``tree`` and of ``rest``, which must have its structure.
+
+    Key order is that of ``tree``. An error raised by ``f`` names the path of its leaf.
+
+    Args:
+        f: Function of one leaf of each tree.
+        tree: Tree that gives the structure.
+        rest: Further trees of the same structure.
+        holes: Let ``None`` in ``rest`` stand for a leaf: ``f`` receives it.
+
+    Example:
+        >>> map(lambda x, y: x + y, {"a": 1, "b": [2, 3]}, {"a": 10, "b": [20, 30]})
+        {'a': 11, 'b': [22, 33]}
+    """
+    return _map(f, None, tree, rest, holes)
+
+
+def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> Tree:
+    """Apply ``f(path, leaf, ...)`` to the leaves, where ``path`` is the dotted name of the leaf.
+
+    Example:
+        >>> map_with_path(lambda path, x: path, {"a": 1, "b": [2, 3]})
+        {'a': 'a', 'b': ['b.0', 'b.1']}
+    """
+    return _map(f, (), tree, rest, holes)
+
+
+def walk(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
+    """Every node with its dotted path, containers before their parts."""
+    if tree is None:
+        return
+    yield ".".join(keys), tree
+    if is_container(tree):
+        for key, part in children(tree):
+            yield from walk(part, (*keys, str(key)))
+
+
+def items(tree: Tree) -> list[tuple[str, Any]]:
+    """List the leaves with their dotted paths.
+
+    Example:
+        >>> items({"a": 1, "b": [2, None]})
+        [('a', 1), ('b.0', 2)]
+    """
+    return [(path, node) for path, node in walk(tree) if not is_container(node)]
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """List the leaves, in order.
+
+    Example:
+        >>> leaves({"a": 1, "b": [2, 3]})
+        [1, 2, 3]
+    """
+    return [leaf for _, leaf in items(tree)]
+
+
+def paths(tree: Tree) -> list[str]:
+    """List the dotted paths of the leaves: dict keys, field names and list positions.
+
+    Example:
+        >>> paths({"layers": [{"weight": 1}, {"weight": 2}]})
+        ['layers.0.weight', 'layers.1.weight']
+    """
+    return [path for path, _ in items(tree)]
