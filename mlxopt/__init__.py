@@ -1,4 +1,104 @@
-"""Composable gradient transformations for MLX."""
+"""Composable gradient transformations for MLX: optimizers as pure ``(init, update)`` pairs."""
 
+try:
+    import mlx.core  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "mlxopt needs an MLX backend, and none is installed. On Linux: pip install 'mlxopt[cpu]', 'mlxopt[cuda12]' or "
+        "'mlxopt[cuda13]'. On macOS: pip install mlx."
+    ) from error
+
+from mlxopt import schedules as schedules
 from mlxopt import tree as tree
+from mlxopt.base import EmptyState as EmptyState
+from mlxopt.base import GradientTransformation as GradientTransformation
+from mlxopt.base import identity as identity
+from mlxopt.base import set_to_zero as set_to_zero
 from mlxopt.base import stateless as stateless
+from mlxopt.base import stateless_with_tree_map as stateless_with_tree_map
+from mlxopt.combine import MaskedState as MaskedState
+from mlxopt.combine import PartitionState as PartitionState
+from mlxopt.combine import chain as chain
+from mlxopt.combine import freeze as freeze
+from mlxopt.combine import masked as masked
+from mlxopt.combine import named_chain as named_chain
+from mlxopt.combine import partition as partition
+from mlxopt.numerics import as_scalar as as_scalar
+from mlxopt.numerics import bias_correction as bias_correction
+from mlxopt.numerics import debias as debias
+from mlxopt.numerics import new_count as new_count
+from mlxopt.numerics import per_step as per_step
+from mlxopt.numerics import rms_normalizer as rms_normalizer
+from mlxopt.numerics import root_of_sum as root_of_sum
+from mlxopt.numerics import running_mean as running_mean
+from mlxopt.numerics import safe_increment as safe_increment
+from mlxopt.numerics import safe_norm as safe_norm
+from mlxopt.numerics import safe_root_mean_squares as safe_root_mean_squares
+from mlxopt.numerics import scheduled as scheduled
+from mlxopt.numerics import unbiased_mean as unbiased_mean
+from mlxopt.optimizers import ScaleByAdaDeltaState as ScaleByAdaDeltaState
+from mlxopt.optimizers import ScaleByAdamaxState as ScaleByAdamaxState
+from mlxopt.optimizers import ScaleByAdamState as ScaleByAdamState
+from mlxopt.optimizers import ScaleByAmsgradState as ScaleByAmsgradState
+from mlxopt.optimizers import ScaleByBeliefState as ScaleByBeliefState
+from mlxopt.optimizers import ScaleByLionState as ScaleByLionState
+from mlxopt.optimizers import ScaleByRadamState as ScaleByRadamState
+from mlxopt.optimizers import ScaleByRmsState as ScaleByRmsState
+from mlxopt.optimizers import ScaleByRssState as ScaleByRssState
+from mlxopt.optimizers import ScaleByRStdDevState as ScaleByRStdDevState
+from mlxopt.optimizers import adabelief as adabelief
+from mlxopt.optimizers import adadelta as adadelta
+from mlxopt.optimizers import adagrad as adagrad
+from mlxopt.optimizers import adam as adam
+from mlxopt.optimizers import adamax as adamax
+from mlxopt.optimizers import adamaxw as adamaxw
+from mlxopt.optimizers import adamw as adamw
+from mlxopt.optimizers import amsgrad as amsgrad
+from mlxopt.optimizers import lion as lion
+from mlxopt.optimizers import nadam as nadam
+from mlxopt.optimizers import nadamw as nadamw
+from mlxopt.optimizers import radam as radam
+from mlxopt.optimizers import rmsprop as rmsprop
+from mlxopt.optimizers import scale_by_adadelta as scale_by_adadelta
+from mlxopt.optimizers import scale_by_adam as scale_by_adam
+from mlxopt.optimizers import scale_by_adamax as scale_by_adamax
+from mlxopt.optimizers import scale_by_amsgrad as scale_by_amsgrad
+from mlxopt.optimizers import scale_by_belief as scale_by_belief
+from mlxopt.optimizers import scale_by_lion as scale_by_lion
+from mlxopt.optimizers import scale_by_radam as scale_by_radam
+from mlxopt.optimizers import scale_by_rms as scale_by_rms
+from mlxopt.optimizers import scale_by_rss as scale_by_rss
+from mlxopt.optimizers import scale_by_stddev as scale_by_stddev
+from mlxopt.optimizers import sgd as sgd
+from mlxopt.optimizers import sign_sgd as sign_sgd
+from mlxopt.optimizers import signum as signum
+from mlxopt.readable import readable as readable
+from mlxopt.step import compile_step as compile_step
+from mlxopt.step import compile_update as compile_update
+from mlxopt.transforms import AddDecayedWeightsState as AddDecayedWeightsState
+from mlxopt.transforms import AddNoiseState as AddNoiseState
+from mlxopt.transforms import ClipByGlobalNormState as ClipByGlobalNormState
+from mlxopt.transforms import EmaState as EmaState
+from mlxopt.transforms import ScaleByLearningRateState as ScaleByLearningRateState
+from mlxopt.transforms import ScaleByScheduleState as ScaleByScheduleState
+from mlxopt.transforms import TraceState as TraceState
+from mlxopt.transforms import ZeroNansState as ZeroNansState
+from mlxopt.transforms import add_decayed_weights as add_decayed_weights
+from mlxopt.transforms import add_noise as add_noise
+from mlxopt.transforms import centralize as centralize
+from mlxopt.transforms import clip as clip
+from mlxopt.transforms import clip_by_block_rms as clip_by_block_rms
+from mlxopt.transforms import clip_by_global_norm as clip_by_global_norm
+from mlxopt.transforms import ema as ema
+from mlxopt.transforms import scale as scale
+from mlxopt.transforms import scale_by_learning_rate as scale_by_learning_rate
+from mlxopt.transforms import scale_by_schedule as scale_by_schedule
+from mlxopt.transforms import scale_by_sign as scale_by_sign
+from mlxopt.transforms import trace as trace
+from mlxopt.transforms import zero_nans as zero_nans
+from mlxopt.tree import MaskedNode as MaskedNode
+from mlxopt.tree import TreeError as TreeError
+from mlxopt.tree import by_path as by_path
+from mlxopt.update import apply_updates as apply_updates
+from mlxopt.update import incremental_update as incremental_update
+from mlxopt.update import periodic_update as periodic_update

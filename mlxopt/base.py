@@ -102,7 +102,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
     """
 
     name: str
-    stages: tuple["GradientTransformation", ...]
+    stages: tuple["GradientTransformation", ...] | None
 
     def __new__(
         cls,
@@ -110,7 +110,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         update: Callable[..., tuple[Updates, State]],
         *,
         inner: Iterable["GradientTransformation"] = (),
-        stages: Iterable["GradientTransformation"] = (),
+        stages: Iterable["GradientTransformation"] | None = None,
     ) -> Self:
         for role, function in (("init", init), ("update", update)):
             if not callable(function):
@@ -120,23 +120,25 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
         def checked_init(params: Params) -> State:
             with _naming(self.name):
-                tree.map(_require_array, params)
-                return init(params)
+                tree.map(tree.require_array, params)
+                state = init(params)
+                tree.map(tree.require_array, state)
+                return state
 
         def checked_update(
             updates: Updates, state: State, params: Params | None = None, **extra: Any
         ) -> tuple[Updates, State]:
             self._check_call(state, params, extra)
             with _naming(self.name):
-                wide = tree.map(_wide_array, updates)
+                wide = tree.map(tree.widen, updates)
                 changed, new_state = update(wide, state, params, **self.accepted(extra))
                 return tree.map(_same_shape_and_dtype, updates, changed), new_state
 
         self = super().__new__(cls, (checked_init, checked_update))
         self._raw = (init, update)
         self._needs = _read_needs(update)
-        self._inner = (*inner, *stages)
-        self.stages = tuple(stages)
+        self.stages = None if stages is None else tuple(stages)
+        self._inner = (*inner, *(self.stages or ()))
         self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
         self._spell = lambda: f"{self.name}(...)"
         return self
@@ -171,7 +173,8 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     def spelled(self, name: str, spell: Callable[[], str]) -> Self:
         """The same transformation under another name and expression."""
-        renamed = type(self)(*self._raw, inner=self._inner[: len(self._inner) - len(self.stages)], stages=self.stages)
+        inner = self._inner if self.stages is None else ()
+        renamed = type(self)(*self._raw, inner=inner, stages=self.stages)
         renamed.name, renamed._spell = name, spell
         return renamed
 
@@ -206,16 +209,6 @@ def _naming(name: str) -> Iterator[None]:
         raise error.inside(name) from error.__cause__
 
 
-def _require_array(leaf: Any) -> mx.array:
-    if not isinstance(leaf, mx.array):
-        raise tree.TreeError(f"every leaf must be an mx.array, got {leaf!r}. Wrap it in mx.array")
-    return leaf
-
-
-def _wide_array(leaf: Any) -> mx.array:
-    return tree.widen(_require_array(leaf))
-
-
 def _same_shape_and_dtype(update: mx.array, changed: mx.array) -> mx.array:
     if changed.shape != update.shape:
         raise tree.TreeError(
@@ -223,6 +216,15 @@ def _same_shape_and_dtype(update: mx.array, changed: mx.array) -> mx.array:
             "Call init with the parameters that these updates belong to"
         )
     return changed.astype(update.dtype)
+
+
+def require_transformation(where: str, tx: Any) -> None:
+    """Raise unless ``tx`` is a transformation."""
+    if not isinstance(tx, GradientTransformation):
+        raise TypeError(
+            f"{where}: expected a GradientTransformation, got {tx!r}. "
+            "Call its factory, or wrap the pair: GradientTransformation(init, update)."
+        )
 
 
 # The smallest transformations

@@ -1,10 +1,12 @@
 """Functions of arrays, no trees: counts, scalars of a step, bias corrections, safe norms."""
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 
 from mlxopt import tree
+from mlxopt.base import ScalarOrSchedule
 
 LARGEST_COUNT = 2**31 - 1
 
@@ -115,6 +117,96 @@ def running_mean(new: mx.array, mean: mx.array, decay: float | mx.array) -> mx.a
         array(0.25, dtype=float32)
     """
     return decay * tree.widen(mean) + (1 - decay) * new
+
+
+def unbiased_mean(
+    decay: float, count: mx.array, *, nesterov: bool = False, corrected: bool = True
+) -> Callable[[mx.array, mx.array], mx.array]:
+    """Prepare the estimate of a mean from its running mean, as a function of the running mean and the newest value.
+
+    Args:
+        decay: Decay of the running mean.
+        count: Updates it has seen, the newest included.
+        nesterov: Look one step ahead, as if the newest value came once more (Dozat, "Incorporating Nesterov Momentum
+            into Adam", 2016).
+        corrected: Make up for the start at zero.
+
+    Example:
+        >>> estimate = unbiased_mean(0.9, mx.array(1))
+        >>> estimate(mx.array(0.1), mx.array(1.0))
+        array(1, dtype=float32)
+    """
+    now = bias_correction(decay, count) if corrected else 1.0
+    if not nesterov:
+        return (lambda mean, new: mean / now) if corrected else (lambda mean, new: mean)
+    later = bias_correction(decay, count + 1) if corrected else 1.0
+    on_mean, on_new = per_step(as_scalar(decay / later)), per_step(as_scalar((1 - decay) / now))
+    return lambda mean, new: on_mean * mean + on_new * new
+
+
+def rms_normalizer(
+    decay: float, count: mx.array, eps: float, eps_root: float, *, corrected: bool = True
+) -> Callable[[mx.array, mx.array], mx.array]:
+    """Prepare ``x / (sqrt(power / c + eps_root) + eps)``, as a function of ``x`` and the running power.
+
+    The correction ``c = 1 - decay**count`` is moved to the scalars, as Kingma & Ba suggest at the end of their section
+    2: it saves work on every element, and keeps the formula shallow enough to become one kernel with what surrounds it.
+
+    Args:
+        decay: Decay of the running power.
+        count: Updates it has seen.
+        eps: Added outside the root.
+        eps_root: Added inside the root.
+        corrected: Make up for the start at zero; ``c = 1`` otherwise.
+
+    Example:
+        >>> normalize = rms_normalizer(0.999, mx.array(1), eps=0.0, eps_root=0.0)
+        >>> normalize(mx.array(-2.0), mx.array(0.001 * 4.0))
+        array(-1, dtype=float32)
+    """
+    if not corrected:
+        return lambda x, power: x / (root_of_sum(power, eps_root) + eps)
+    correction = bias_correction(decay, count)
+    root = per_step(mx.sqrt(correction))
+    inside = 0.0 if _is_zero(eps_root) else eps_root * correction
+    return lambda x, power: root * x / (root_of_sum(power, inside) + eps * root)
+
+
+def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
+    """Compute ``sqrt(power + eps)``, without an operation for an ``eps`` that is the number 0.
+
+    Args:
+        power: Array of non-negative numbers.
+        eps: Number to add.
+
+    Example:
+        >>> root_of_sum(mx.array(3.0), 1.0)
+        array(2, dtype=float32)
+    """
+    return mx.sqrt(power if _is_zero(eps) else power + eps)
+
+
+def _is_zero(value: float | mx.array) -> bool:
+    return not isinstance(value, mx.array) and value == 0
+
+
+def scheduled(hyperparameter: ScalarOrSchedule, count: mx.array, held: mx.array | None = None) -> mx.array:
+    """Read the value of a hyperparameter at a count: the schedule's, or else the one the state holds.
+
+    Args:
+        hyperparameter: Number or schedule.
+        count: Updates made so far.
+        held: Value in the state, which a user may have set; the number itself before there is a state.
+
+    Example:
+        >>> scheduled(lambda count: 1.0 / (1 + count), mx.array(3), mx.array(0.1))
+        array(0.25, dtype=float32)
+        >>> scheduled(0.1, mx.array(3), mx.array(0.05))
+        array(0.05, dtype=float32)
+    """
+    if callable(hyperparameter):
+        return as_scalar(hyperparameter(count))
+    return as_scalar(hyperparameter if held is None else held)
 
 
 def safe_norm(

@@ -54,7 +54,7 @@ def _expression(name: str, arguments: inspect.BoundArguments) -> str:
             spelled += [literal(part) for part in value]
         elif parameter.default is parameter.empty:
             spelled.append(literal(value))
-        elif not (value is parameter.default and value in (None, False)):
+        elif not (value is parameter.default and (value is None or value is False)):
             spelled.append(f"{parameter.name}={literal(value)}")
     return f"{name}({', '.join(spelled)})"
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxopt.tree.dtypes import is_array
 from mlxopt.tree.structure import Tree, TreeError, children, is_container, map_with_path, rebuild, walk
 
 
@@ -51,9 +50,9 @@ def _shape(array: mx.array) -> str:
 
 def _replacement(where: str, old: Any, new: Any) -> Any:
     def fitted(path: str, leaf: Any, value: Any) -> Any:
-        if not is_array(leaf):
+        if not isinstance(leaf, mx.array):
             return value
-        array = value if is_array(value) else mx.array(value, leaf.dtype)
+        array = value if isinstance(value, mx.array) else mx.array(value, leaf.dtype)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")
         return array

@@ -10,6 +10,7 @@ from mlxopt.tree.structure import (
     child,
     children,
     is_container,
+    is_hole,
     kind,
     map,
     map_with_path,
@@ -64,7 +65,7 @@ def by_path(*patterns: str) -> PathPredicate:
 
 
 def spread(choice: Any, tree: Tree) -> Tree:
-    """Give every leaf of ``tree`` its value of ``choice``.
+    """Give every leaf of ``tree`` its value of ``choice``; holes stay holes.
 
     Args:
         choice: A function of path and leaf, or a tree whose leaves hold for everything below them.
@@ -78,12 +79,11 @@ def spread(choice: Any, tree: Tree) -> Tree:
     """
     if callable(choice):
         return map_with_path(choice, tree)
-    if tree is None or not is_container(choice):
+    if is_hole(tree) or not is_container(choice):
         return map(lambda _: choice, tree)
     if not is_container(tree):
         raise TreeError(f"the labels go deeper than the tree, which has {kind(tree)} here")
-    if children(tree) or isinstance(tree, dict):
-        require_same_kind(tree, choice)
+    require_same_kind(tree, choice)
     parts = []
     for index, (key, part) in enumerate(children(tree)):
         try:

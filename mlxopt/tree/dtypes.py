@@ -3,19 +3,20 @@
 from typing import Any
 
 import mlx.core as mx
-from typing_extensions import TypeIs
 
 from mlxopt.tree.structure import Tree, TreeError, map
 
 
-def is_array(leaf: Any) -> TypeIs[mx.array]:
-    """Say whether a leaf is an MLX array.
+def require_array(leaf: Any) -> mx.array:
+    """Return a leaf that is an MLX array, and raise for any other.
 
     Example:
-        >>> is_array(mx.zeros(())), is_array(0.0)
-        (True, False)
+        >>> require_array(mx.array(1.0))
+        array(1, dtype=float32)
     """
-    return isinstance(leaf, mx.array)
+    if not isinstance(leaf, mx.array):
+        raise TreeError(f"every leaf must be an mx.array, got {leaf!r}. Wrap it in mx.array")
+    return leaf
 
 
 def widen(leaf: mx.array) -> mx.array:
@@ -25,7 +26,7 @@ def widen(leaf: mx.array) -> mx.array:
         >>> widen(mx.zeros((2,), mx.bfloat16)).dtype, widen(mx.array(1)).dtype
         (mlx.core.float32, mlx.core.int32)
     """
-    return leaf.astype(_wide(leaf.dtype))
+    return leaf.astype(_wide(require_array(leaf).dtype))
 
 
 def _wide(dtype: mx.Dtype) -> mx.Dtype:

@@ -1,16 +1,25 @@
 """The recursion itself: strict maps that name the path where two trees differ.
 
-A tree is built from dicts, lists, tuples and NamedTuples; anything else is a leaf. ``None`` is a hole: no leaf at all,
-and it fits only another ``None``.
+A tree is built from dicts, lists, tuples and NamedTuples; anything else is a leaf. ``None`` and ``MaskedNode()`` are
+holes: no leaf at all, and a hole fits only another hole.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 Tree = Any
 """A nest of dicts, lists, tuples and NamedTuples with arrays at its leaves."""
+
+
+class MaskedNode(NamedTuple):
+    """A hole in a tree where a leaf was left out; to MLX an empty container.
+
+    Example:
+        >>> leaves({"a": 1, "b": MaskedNode()})
+        [1]
+    """
 
 
 class TreeError(ValueError):
@@ -28,6 +37,16 @@ class TreeError(ValueError):
     def inside(self, where: str) -> "TreeError":
         """The same error with the name of the innermost function it happened in."""
         return TreeError(self.problem, self.keys, self.where or where)
+
+
+def is_hole(tree: Tree) -> bool:
+    """Say whether there is no leaf here.
+
+    Example:
+        >>> is_hole(None), is_hole(MaskedNode()), is_hole({})
+        (True, True, False)
+    """
+    return tree is None or isinstance(tree, MaskedNode)
 
 
 def is_record(tree: Tree) -> bool:
@@ -97,7 +116,7 @@ def child(tree: Tree, index: int, key: Any) -> Tree:
 
 def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: tuple[Tree, ...], holes: bool) -> Tree:
     """Map ``f`` over the leaves; with ``keys`` not None, ``f`` gets the dotted path first."""
-    if is_container(tree):
+    if is_container(tree) and not is_hole(tree):
         for other in rest:
             require_same_kind(tree, other)
         parts = []
@@ -109,10 +128,13 @@ def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: 
                 raise error.under(key) from error.__cause__
         return rebuild(tree, parts)
     for other in rest:
-        if ((tree is None or not holes) and (other is None) != (tree is None)) or is_container(other):
+        if not is_hole(other) and (is_container(other) or is_hole(tree)):
             raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
-    if tree is None:
-        return None
+        if is_hole(other) and not is_hole(tree) and not holes:
+            raise TreeError(f"expected {kind(tree)}, as in the first tree, got a hole ({kind(other)})")
+    if is_hole(tree):
+        return tree
+    rest = tuple(None if is_hole(other) else other for other in rest)
     try:
         return f(tree, *rest) if keys is None else f(".".join(keys), tree, *rest)
     except TreeError:
@@ -130,7 +152,7 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> 
         f: Function of one leaf of each tree.
         tree: Tree that gives the structure.
         rest: Further trees of the same structure.
-        holes: Let ``None`` in ``rest`` stand for a leaf: ``f`` receives it.
+        holes: Let holes in ``rest`` stand where ``tree`` has a leaf: ``f`` receives ``None``.
 
     Example:
         >>> map(lambda x, y: x + y, {"a": 1, "b": [2, 3]}, {"a": 10, "b": [20, 30]})
@@ -151,7 +173,7 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = 
 
 def walk(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
     """Every node with its dotted path, containers before their parts."""
-    if tree is None:
+    if is_hole(tree):
         return
     yield ".".join(keys), tree
     if is_container(tree):

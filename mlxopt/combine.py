@@ -1,0 +1,255 @@
+"""Making transformations from transformations: one after the other, or each on its own leaves."""
+
+import inspect
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import Choice, GradientTransformation, Params, State, Updates, require_transformation, set_to_zero
+from mlxopt.readable import readable
+
+
+@readable
+def chain(*transformations: GradientTransformation) -> GradientTransformation:
+    """Apply transformations one after the other.
+
+    The state is the tuple of theirs. Chains inside a chain dissolve, a chain of one is that one, and a chain of none
+    passes updates on: ``chain`` is associative to the letter.
+
+    Args:
+        transformations: First to last.
+
+    Example:
+        >>> from mlxopt import clip, scale
+        >>> chain(clip(1.0), scale(-0.1))
+        chain(clip(1.0), scale(-0.1))
+    """
+    for tx in transformations:
+        require_transformation("chain", tx)
+    if len(transformations) == 1:
+        return transformations[0]
+    stages = [stage for tx in transformations for stage in ([tx] if tx.stages is None else tx.stages)]
+
+    def init_fn(params: Params) -> tuple[State, ...]:
+        return tuple(stage.init(params) for stage in stages)
+
+    def update_fn(updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple[Updates, State]:
+        if type(state) is not tuple or len(state) != len(stages):
+            raise TypeError(
+                f"chain: state must be a tuple of {len(stages)} states, got {_parts(state)}. "
+                "Pass the state that this chain's init or last update returned."
+            )
+        new_states = []
+        for stage, old in zip(stages, state, strict=True):
+            updates, new = stage.update(updates, old, params, **stage.accepted(extra))
+            new_states.append(new)
+        return updates, tuple(new_states)
+
+    return GradientTransformation(init_fn, update_fn, stages=stages)
+
+
+def _parts(state: State) -> str:
+    return f"{len(state)}" if type(state) is tuple else type(state).__name__
+
+
+@readable
+def named_chain(*transformations: tuple[str, GradientTransformation]) -> GradientTransformation:
+    """Apply transformations one after the other, and keep their states in a dict under their names.
+
+    Args:
+        transformations: Pairs of name and transformation, first to last.
+
+    Example:
+        >>> from mlxopt import clip, scale
+        >>> tx = named_chain(("clip", clip(1.0)), ("step", scale(-0.1)))
+        >>> list(tx.init({"w": mx.array(1.0)}))
+        ['clip', 'step']
+    """
+    for pair in transformations:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f"named_chain: every part must be a pair (name, transformation), got {pair!r}. Name it.")
+        require_transformation("named_chain", pair[1])
+    stages = dict(transformations)
+    if len(stages) != len(transformations):
+        names = [name for name, _ in transformations]
+        raise ValueError(f"named_chain: names must differ, got {names}. Rename one of them.")
+
+    def init_fn(params: Params) -> dict[str, State]:
+        return {name: stage.init(params) for name, stage in stages.items()}
+
+    def update_fn(updates: Updates, state: State, params: Params | None = None, **extra: Any) -> tuple[Updates, State]:
+        _require_names("named_chain", state, stages)
+        new_states = {}
+        for name, stage in stages.items():
+            updates, new_states[name] = stage.update(updates, state[name], params, **stage.accepted(extra))
+        return updates, new_states
+
+    return GradientTransformation(init_fn, update_fn, inner=stages.values())
+
+
+def _require_names(where: str, states: Any, names: Mapping[Any, Any]) -> None:
+    if not isinstance(states, dict) or states.keys() != names.keys():
+        got = list(states) if isinstance(states, dict) else type(states).__name__
+        raise TypeError(
+            f"{where}: state must be a dict with the keys {list(names)}, got {got}. "
+            "Pass the state that this transformation's init or last update returned."
+        )
+
+
+# Each on its own leaves
+
+
+class MaskedState(NamedTuple):
+    """Memory of :func:`masked`."""
+
+    inner_state: State  # has holes where leaves are left out
+
+
+def _require_choice(where: str, name: str, choice: Choice) -> None:
+    if choice is None:
+        raise TypeError(f"{where}: {name} must be a tree or a function of path and leaf, got None. Say what is meant.")
+    if callable(choice):
+        try:
+            inspect.signature(choice).bind("path", "leaf")
+        except TypeError:
+            raise TypeError(
+                f"{where}: {name} must be a function of path and leaf, got one of other arguments. "
+                f"Write lambda path, leaf: ..., for example lambda path, leaf: leaf.ndim > 1."
+            ) from None
+
+
+def _keep(updates: Updates, kept: Any) -> Updates:
+    """Put holes where leaves are not kept."""
+    return tree.map(lambda keep, u: u if keep else tree.MaskedNode(), kept, updates, holes=True)
+
+
+@readable
+def masked(
+    inner: GradientTransformation, mask: Choice, *, otherwise: Literal["pass", "zero"]
+) -> GradientTransformation:
+    """Apply a transformation to some leaves only.
+
+    Args:
+        inner: Transformation of the chosen leaves; it sees holes in place of the others, and keeps no memory of them.
+        mask: True for the chosen leaves: a function of path and leaf, or a tree of bools. Asked about parameters, or
+            about updates where ``update`` is called without.
+        otherwise: What becomes of the other updates: "pass" leaves them as they are, "zero" makes them zero.
+
+    Example:
+        >>> from mlxopt import by_path, scale
+        >>> tx = masked(scale(-0.1), by_path("w"), otherwise="zero")
+        >>> grads = {"w": mx.array(1.0), "b": mx.array(1.0)}
+        >>> tx.update(grads, tx.init(grads))[0]
+        {'w': array(-0.1, dtype=float32), 'b': array(0, dtype=float32)}
+    """
+    require_transformation("masked", inner)
+    _require_choice("masked", "mask", mask)
+    checks.choice("masked", "otherwise", otherwise, ("pass", "zero"))
+
+    def chosen(params: Params) -> Any:
+        return tree.map(_require_bool, tree.spread(mask, params))
+
+    def init_fn(params: Params) -> MaskedState:
+        return MaskedState(inner.init(_keep(params, chosen(params))))
+
+    def update_fn(
+        updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, MaskedState]:
+        kept = chosen(updates if params is None else params)
+        inner_params = None if params is None else _keep(params, kept)
+        changed, inner_state = inner.update(
+            _keep(updates, kept), state.inner_state, inner_params, **inner.accepted(extra)
+        )
+
+        def filled(old: mx.array, new: mx.array | None) -> mx.array:
+            return new if new is not None else old if otherwise == "pass" else mx.zeros_like(old)
+
+        return tree.map(filled, updates, changed, holes=True), MaskedState(inner_state)
+
+    return GradientTransformation(init_fn, update_fn, inner=[inner])
+
+
+def _require_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise tree.TreeError(f"the mask must be True or False, got {value!r}. It is fixed before any number is known")
+    return value
+
+
+class PartitionState(NamedTuple):
+    """Memory of :func:`partition`."""
+
+    inner_states: dict[Hashable, State]  # by label; each has holes at the leaves of the other labels
+
+
+@readable
+def partition(transforms: Mapping[Hashable, GradientTransformation], param_labels: Choice) -> GradientTransformation:
+    """Give every leaf to the transformation of its label.
+
+    Args:
+        transforms: Transformation of each label.
+        param_labels: Labels: a function of path and leaf, or a tree whose labels hold for all leaves below them. Asked
+            about parameters, or about updates where ``update`` is called without.
+
+    Example:
+        >>> from mlxopt import adam, sgd
+        >>> tx = partition({"matrix": adam(1e-3), "other": sgd(1e-2)},
+        ...                lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")
+        >>> list(tx.init({"w": mx.zeros((2, 2)), "b": mx.zeros((2,))}).inner_states)
+        ['matrix', 'other']
+    """
+    for tx in transforms.values():
+        require_transformation("partition", tx)
+    _require_choice("partition", "param_labels", param_labels)
+    position = {label: index for index, label in enumerate(transforms)}
+
+    def known(label: Any) -> Any:
+        if label not in position:
+            raise tree.TreeError(f"the label {label!r} has no transformation; there are {list(position)}. Add it")
+        return label
+
+    def labelled(params: Params) -> Any:
+        return tree.map(known, tree.spread(param_labels, params))
+
+    def part(whole: Any, labels: Any, label: Hashable) -> Any:
+        return _keep(whole, tree.map(lambda own: own == label, labels))
+
+    def init_fn(params: Params) -> PartitionState:
+        labels = labelled(params)
+        return PartitionState({label: tx.init(part(params, labels, label)) for label, tx in transforms.items()})
+
+    def update_fn(
+        updates: Updates, state: PartitionState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, PartitionState]:
+        _require_names("partition", state.inner_states, transforms)
+        labels = labelled(updates if params is None else params)
+        parts, new_states = [], {}
+        for label, tx in transforms.items():
+            own_params = None if params is None else part(params, labels, label)
+            changed, new_states[label] = tx.update(
+                part(updates, labels, label), state.inner_states[label], own_params, **tx.accepted(extra)
+            )
+            parts.append(changed)
+        gathered = tree.map(lambda label, *changed: changed[position[label]], labels, *parts, holes=True)
+        return gathered, PartitionState(new_states)
+
+    return GradientTransformation(init_fn, update_fn, inner=transforms.values())
+
+
+@readable
+def freeze(mask: Choice) -> GradientTransformation:
+    """Replace the updates of some leaves by zeros; put it last in a chain.
+
+    Args:
+        mask: True for the frozen leaves: a function of path and leaf, or a tree of bools.
+
+    Example:
+        >>> from mlxopt import by_path
+        >>> tx = freeze(by_path("embedding.*"))
+        >>> grads = {"embedding": {"weight": mx.array(1.0)}, "head": mx.array(1.0)}
+        >>> tx.update(grads, tx.init(grads))[0]
+        {'embedding': {'weight': array(0, dtype=float32)}, 'head': array(1, dtype=float32)}
+    """
+    _require_choice("freeze", "mask", mask)
+    return masked(set_to_zero(), mask, otherwise="pass")

@@ -1,0 +1,106 @@
+"""AdaBelief: Adam measured by the spread of the gradient around its mean."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.combine import chain
+from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
+from mlxopt.readable import readable
+from mlxopt.transforms.decay import optional_decay
+from mlxopt.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByBeliefState(NamedTuple):
+    """Memory of :func:`scale_by_belief`."""
+
+    count: mx.array  # int32: updates seen
+    mu: Updates  # running mean of the updates
+    nu: Updates  # running mean of their squared distance from it
+
+
+@readable
+def scale_by_belief(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-16, eps_root: float = 1e-16, *, nesterov: bool = False
+) -> GradientTransformation:
+    """Divide the running mean of the updates by the root of their running spread around it.
+
+    Args:
+        b1: Decay of the mean.
+        b2: Decay of the spread.
+        eps: Added to the root.
+        eps_root: Added to the spread at every update, and kept in it.
+        nesterov: Let the mean look one step ahead.
+
+    Example:
+        >>> tx = scale_by_belief()
+        >>> tx.update({"w": mx.array([4.0, -0.1])}, tx.init({"w": mx.zeros((2,))}))[0]
+        {'w': array([1.11111, -1.11111], dtype=float32)}
+
+    Reference:
+        Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients", 2020,
+        arXiv:2010.07468.
+    """
+    checks.decay_rate("scale_by_belief", b1=b1, b2=b2)
+    checks.non_negative("scale_by_belief", eps=eps, eps_root=eps_root)
+
+    def init_fn(params: Params) -> ScaleByBeliefState:
+        return ScaleByBeliefState(new_count(), tree.memory_like(params), tree.memory_like(params))
+
+    def update_fn(
+        updates: Updates, state: ScaleByBeliefState, params: Params | None = None
+    ) -> tuple[Updates, ScaleByBeliefState]:
+        del params
+        count = safe_increment(state.count)
+        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
+        nu = tree.map(lambda g, m, v: running_mean(tree.abs_sq(g - m), v, b2) + eps_root, updates, mu, state.nu)
+        mean = unbiased_mean(b1, count, nesterov=nesterov)
+        normalize = rms_normalizer(b2, count, eps, 0.0)
+        direction = tree.map(lambda g, m, v: normalize(mean(m, g), v), updates, mu, nu)
+        return direction, ScaleByBeliefState(count, mu, nu)
+
+    return GradientTransformation(init_fn, update_fn)
+
+
+@readable
+def adabelief(
+    learning_rate: ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Choice | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Step along the mean gradient, further where the gradient agrees with it.
+
+    .. math:: s \leftarrow \beta_2 s + (1 - \beta_2) (g - m)^2 + \bar\epsilon, \qquad
+        w \leftarrow w - \eta \hat m / (\sqrt{\hat s} + \epsilon)
+
+    Args:
+        learning_rate: Number or schedule.
+        b1: Decay of the mean.
+        b2: Decay of the spread.
+        eps: Added to the root.
+        eps_root: Added to the spread at every update, and kept in it.
+        weight_decay: Number or schedule; multiplied by the learning rate. The number 0 leaves decay out.
+        mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
+        nesterov: Let the mean look one step ahead.
+
+    Example:
+        >>> adabelief(1e-3)
+        adabelief(0.001, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0)
+
+    Reference:
+        Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients", 2020,
+        arXiv:2010.07468.
+    """
+    return chain(
+        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
+        optional_decay(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,222 @@
+"""Adam and its Nesterov and weight-decay forms."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.combine import chain
+from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
+from mlxopt.readable import readable
+from mlxopt.transforms.decay import add_decayed_weights
+from mlxopt.transforms.scaling import scale_by_learning_rate
+
+
+class ScaleByAdamState(NamedTuple):
+    """Memory of :func:`scale_by_adam`."""
+
+    count: mx.array  # int32: updates seen
+    mu: Updates  # running mean of the updates
+    nu: Updates  # running mean of their squares
+
+
+@readable
+def scale_by_adam(
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: mx.Dtype | None = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    """Divide the running mean of the updates by the root of their running power.
+
+    Args:
+        b1: Decay of the mean.
+        b2: Decay of the power.
+        eps: Added to the root.
+        eps_root: Added to the power, inside the root.
+        mu_dtype: Dtype of the mean; float32 by default.
+        nesterov: Let the mean look one step ahead.
+        bias_correction: Make up for the start of both at zero.
+
+    Example:
+        >>> tx = scale_by_adam()
+        >>> tx.update({"w": mx.array([4.0, -0.1])}, tx.init({"w": mx.zeros((2,))}))[0]
+        {'w': array([1, -1], dtype=float32)}
+
+    Reference:
+        Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015, arXiv:1412.6980.
+    """
+    checks.decay_rate("scale_by_adam", b1=b1, b2=b2)
+    checks.non_negative("scale_by_adam", eps=eps, eps_root=eps_root)
+
+    def init_fn(params: Params) -> ScaleByAdamState:
+        return ScaleByAdamState(new_count(), tree.memory_like(params, dtype=mu_dtype), tree.memory_like(params))
+
+    def update_fn(
+        updates: Updates, state: ScaleByAdamState, params: Params | None = None
+    ) -> tuple[Updates, ScaleByAdamState]:
+        del params
+        count = safe_increment(state.count)
+        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
+        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
+        mean = unbiased_mean(b1, count, nesterov=nesterov, corrected=bias_correction)
+        normalize = rms_normalizer(b2, count, eps, eps_root, corrected=bias_correction)
+        direction = tree.map(lambda g, m, v: normalize(mean(m, g), v), updates, mu, nu)
+        return direction, ScaleByAdamState(count, tree.cast(mu, mu_dtype), nu)
+
+    return GradientTransformation(init_fn, update_fn)
+
+
+@readable
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: mx.Dtype | None = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    r"""Step along the mean gradient, measured in units of its root mean square.
+
+    .. math::
+        m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
+        w \leftarrow w - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t) + \bar\epsilon} + \epsilon}
+
+    Args:
+        learning_rate: Number or schedule.
+        b1: Decay of the mean.
+        b2: Decay of the power.
+        eps: Added to the root.
+        eps_root: Added to the power, inside the root.
+        mu_dtype: Dtype of the mean; float32 by default.
+        nesterov: Let the mean look one step ahead.
+        bias_correction: Make up for the start of both at zero.
+
+    Example:
+        >>> adam(1e-3)
+        adam(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, bias_correction=True)
+
+    Reference:
+        Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015, arXiv:1412.6980.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@readable
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: mx.Dtype | None = None,
+) -> GradientTransformation:
+    r"""Step as Adam does, with a mean that looks one step ahead.
+
+    .. math:: \hat m = \beta_1 \frac{m}{1 - \beta_1^{t+1}} + (1 - \beta_1) \frac{g}{1 - \beta_1^t}
+
+    Args:
+        learning_rate: Number or schedule.
+        b1: Decay of the mean.
+        b2: Decay of the power.
+        eps: Added to the root.
+        eps_root: Added to the power, inside the root.
+        mu_dtype: Dtype of the mean; float32 by default.
+
+    Example:
+        >>> nadam(1e-3)
+        nadam(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0)
+
+    Reference:
+        Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
+
+
+@readable
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: mx.Dtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.01,
+    mask: Choice | None = None,
+    *,
+    nesterov: bool = False,
+    bias_correction: bool = True,
+) -> GradientTransformation:
+    r"""Step as Adam does, and shrink the parameters by a share of their own.
+
+    .. math:: w \leftarrow w - \eta (\hat m / (\sqrt{\hat v} + \epsilon) + \lambda w)
+
+    Args:
+        learning_rate: Number or schedule.
+        b1: Decay of the mean.
+        b2: Decay of the power.
+        eps: Added to the root.
+        eps_root: Added to the power, inside the root.
+        mu_dtype: Dtype of the mean; float32 by default.
+        weight_decay: Number or schedule; multiplied by the learning rate.
+        mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
+        nesterov: Let the mean look one step ahead.
+        bias_correction: Make up for the start of both moments at zero; ``mlx.optimizers.AdamW`` does not by default.
+
+    Example:
+        >>> adamw(1e-3, mask=tree.by_path("*.weight"))
+        adamw(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.01, mask=by_path('*.weight'),
+              bias_correction=True)
+
+    Reference:
+        Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, bias_correction=bias_correction),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+@readable
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: mx.Dtype | None = None,
+    weight_decay: ScalarOrSchedule = 0.01,
+    mask: Choice | None = None,
+) -> GradientTransformation:
+    """Step as AdamW does, with a mean that looks one step ahead.
+
+    Args:
+        learning_rate: Number or schedule.
+        b1: Decay of the mean.
+        b2: Decay of the power.
+        eps: Added to the root.
+        eps_root: Added to the power, inside the root.
+        mu_dtype: Dtype of the mean; float32 by default.
+        weight_decay: Number or schedule; multiplied by the learning rate.
+        mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
+
+    Example:
+        >>> nadamw(1e-3)
+        nadamw(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.01)
+
+    Reference:
+        Dozat, "Incorporating Nesterov Momentum into Adam", 2016; Loshchilov & Hutter, arXiv:1711.05101.
+    """
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=True)

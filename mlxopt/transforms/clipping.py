@@ -1,0 +1,85 @@
+"""Bounding updates."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import GradientTransformation, Params, Updates, stateless_with_tree_map
+from mlxopt.numerics import per_step, safe_root_mean_squares
+from mlxopt.readable import readable
+
+
+@readable
+def clip(max_delta: float | mx.array) -> GradientTransformation:
+    """Clip every element into ``[-max_delta, max_delta]``.
+
+    Args:
+        max_delta: Largest magnitude.
+
+    Example:
+        >>> tx = clip(1.0)
+        >>> tx.update({"w": mx.array([-3.0, 0.5])}, tx.init({"w": mx.zeros((2,))}))[0]
+        {'w': array([-1, 0.5], dtype=float32)}
+    """
+    checks.non_negative("clip", max_delta=max_delta)
+    return stateless_with_tree_map(lambda u, p: mx.clip(u, -max_delta, max_delta))
+
+
+class ClipByGlobalNormState(NamedTuple):
+    """Memory of :func:`clip_by_global_norm`."""
+
+    global_norm: mx.array  # float32: norm of the last updates, before clipping
+
+
+@readable
+def clip_by_global_norm(max_norm: float | mx.array) -> GradientTransformation:
+    """Shrink all updates by one factor, so that together they are no longer than ``max_norm``.
+
+    The norm is computed in float32 for every dtype, and the state shows it.
+
+    Args:
+        max_norm: Largest norm.
+
+    Example:
+        >>> tx = clip_by_global_norm(1.0)
+        >>> tx.update({"w": mx.array([3.0, 4.0])}, tx.init({"w": mx.zeros((2,))}))
+        ({'w': array([0.6, 0.8], dtype=float32)}, ClipByGlobalNormState(global_norm=array(5, dtype=float32)))
+
+    Reference:
+        Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2012, arXiv:1211.5063.
+    """
+    checks.positive("clip_by_global_norm", max_norm=max_norm)
+
+    def init_fn(params: Params) -> ClipByGlobalNormState:
+        del params
+        return ClipByGlobalNormState(mx.zeros((), mx.float32))
+
+    def update_fn(
+        updates: Updates, state: ClipByGlobalNormState, params: Params | None = None
+    ) -> tuple[Updates, ClipByGlobalNormState]:
+        del state, params
+        norm = tree.norm(updates)
+        factor = per_step(mx.minimum(1.0, max_norm / norm))
+        return tree.scale(factor, updates), ClipByGlobalNormState(norm)
+
+    return GradientTransformation(init_fn, update_fn)
+
+
+@readable
+def clip_by_block_rms(threshold: float | mx.array) -> GradientTransformation:
+    """Shrink each leaf so that the root of its mean square is at most ``threshold``.
+
+    Args:
+        threshold: Largest root mean square.
+
+    Example:
+        >>> tx = clip_by_block_rms(1.0)
+        >>> tx.update({"w": mx.array([3.0, 3.0])}, tx.init({"w": mx.zeros((2,))}))[0]
+        {'w': array([1, 1], dtype=float32)}
+
+    Reference:
+        Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv:1804.04235.
+    """
+    checks.positive("clip_by_block_rms", threshold=threshold)
+    return stateless_with_tree_map(lambda u, p: u / mx.maximum(1.0, safe_root_mean_squares(u) / threshold))

@@ -1,0 +1,129 @@
+"""Multiplying updates by one number, or keeping only their signs."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import (
+    GradientTransformation,
+    Params,
+    ScalarOrSchedule,
+    Schedule,
+    Updates,
+    stateless,
+    stateless_with_tree_map,
+)
+from mlxopt.numerics import new_count, safe_increment, scheduled
+from mlxopt.readable import readable
+
+
+@readable
+def scale(step_size: float | mx.array) -> GradientTransformation:
+    """Multiply updates by a number.
+
+    Args:
+        step_size: The number.
+
+    Example:
+        >>> tx = scale(-0.5)
+        >>> tx.update({"w": mx.array(2.0)}, tx.init({"w": mx.array(0.0)}))[0]
+        {'w': array(-1, dtype=float32)}
+    """
+    checks.number("scale", step_size=step_size)
+    return stateless(lambda updates, params: tree.scale(step_size, updates))
+
+
+class ScaleByScheduleState(NamedTuple):
+    """Memory of :func:`scale_by_schedule`."""
+
+    count: mx.array  # int32: updates seen
+    step_size: mx.array  # float32: number that the last update was multiplied by
+
+
+@readable
+def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
+    """Multiply updates by the value of a schedule; the first update by its value at count 0.
+
+    Args:
+        step_size_fn: The schedule.
+
+    Example:
+        >>> from mlxopt import linear_schedule
+        >>> tx = scale_by_schedule(linear_schedule(1.0, 0.0, 4))
+        >>> state = tx.init({"w": mx.array(0.0)})
+        >>> for _ in range(3):
+        ...     updates, state = tx.update({"w": mx.array(2.0)}, state)
+        >>> updates
+        {'w': array(1, dtype=float32)}
+    """
+    if not callable(step_size_fn):
+        raise TypeError(f"scale_by_schedule: step_size_fn must be a function, got {step_size_fn!r}. Use scale instead.")
+
+    def init_fn(params: Params) -> ScaleByScheduleState:
+        del params
+        return ScaleByScheduleState(new_count(), scheduled(step_size_fn, new_count()))
+
+    def update_fn(
+        updates: Updates, state: ScaleByScheduleState, params: Params | None = None
+    ) -> tuple[Updates, ScaleByScheduleState]:
+        del params
+        step_size = scheduled(step_size_fn, state.count)
+        return tree.scale(step_size, updates), ScaleByScheduleState(safe_increment(state.count), step_size)
+
+    return GradientTransformation(init_fn, update_fn)
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """Memory of :func:`scale_by_learning_rate`."""
+
+    count: mx.array  # int32: updates seen
+    learning_rate: mx.array  # float32: learning rate of the last update; a constant one may be set here
+
+
+@readable
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> GradientTransformation:
+    """Turn a direction into a step: multiply it by minus the learning rate.
+
+    The state shows the learning rate. A constant one is read from there, so ``tree.set(state, learning_rate=...)``
+    changes it; a schedule has the last word over what is set.
+
+    Args:
+        learning_rate: Number or schedule; the first update uses the schedule's value at count 0.
+        flip_sign: Multiply by minus the learning rate, so that the step goes downhill.
+
+    Example:
+        >>> tx = scale_by_learning_rate(0.5)
+        >>> state = tx.init({"w": mx.array(0.0)})
+        >>> tx.update({"w": mx.array(2.0)}, state)[0]
+        {'w': array(-1, dtype=float32)}
+        >>> tx.update({"w": mx.array(2.0)}, tree.set(state, learning_rate=0.25))[0]
+        {'w': array(-0.5, dtype=float32)}
+    """
+    checks.scalar_or_schedule("scale_by_learning_rate", low=0.0, learning_rate=learning_rate)
+
+    def init_fn(params: Params) -> ScaleByLearningRateState:
+        del params
+        return ScaleByLearningRateState(new_count(), scheduled(learning_rate, new_count()))
+
+    def update_fn(
+        updates: Updates, state: ScaleByLearningRateState, params: Params | None = None
+    ) -> tuple[Updates, ScaleByLearningRateState]:
+        del params
+        rate = scheduled(learning_rate, state.count, state.learning_rate)
+        step = tree.scale(-rate if flip_sign else rate, updates)
+        return step, ScaleByLearningRateState(safe_increment(state.count), rate)
+
+    return GradientTransformation(init_fn, update_fn)
+
+
+@readable
+def scale_by_sign() -> GradientTransformation:
+    """Keep the sign of every update.
+
+    Example:
+        >>> tx = scale_by_sign()
+        >>> tx.update({"w": mx.array([2.0, 0.0, -3.0])}, tx.init({"w": mx.zeros((3,))}))[0]
+        {'w': array([1, 0, -1], dtype=float32)}
+    """
+    return stateless_with_tree_map(lambda u, p: mx.sign(u))

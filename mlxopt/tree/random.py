@@ -1,0 +1,41 @@
+"""Random keys and random trees."""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlxopt.tree.structure import Tree, leaves, map
+
+
+def split_key_like(key: mx.array, tree: Tree) -> Tree:
+    """Split one random key into a key for every leaf, in their order.
+
+    Args:
+        key: Key from ``mx.random.key``.
+        tree: Tree that gives the structure.
+
+    Example:
+        >>> split_key_like(mx.random.key(0), {"a": 1, "b": 2})["a"].shape
+        (2,)
+    """
+    count = len(leaves(tree))
+    keys = iter(mx.random.split(key, count) if count else [])
+    return map(lambda _: next(keys), tree)
+
+
+def random_like(
+    key: mx.array, tree: Tree, sampler: Callable[..., mx.array] = mx.random.normal, dtype: mx.Dtype | None = None
+) -> Tree:
+    """Draw a random tree of the same shapes.
+
+    Args:
+        key: Key from ``mx.random.key``.
+        tree: Tree that gives shapes and dtypes.
+        sampler: Called as ``sampler(shape, dtype=..., key=...)``.
+        dtype: Dtype to draw in instead.
+
+    Example:
+        >>> random_like(mx.random.key(0), {"a": mx.zeros((2,))})["a"].shape
+        (2,)
+    """
+    return map(lambda k, leaf: sampler(leaf.shape, dtype=dtype or leaf.dtype, key=k), split_key_like(key, tree), tree)

@@ -1,0 +1,77 @@
+"""Writing parameters: what is done with updates once they are ready."""
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+from mlxopt.base import Params, Updates
+
+
+def apply_updates(params: Params, updates: Updates) -> Params:
+    """Add updates to parameters: in float32, rounded once to the dtype of the parameter.
+
+    A hole (``None``) in the updates leaves its parameter alone. An integer parameter takes integer updates only.
+
+    Args:
+        params: Tree of parameters.
+        updates: Tree of updates of the same structure.
+
+    Example:
+        >>> apply_updates({"w": mx.array(1.0), "b": mx.array(2.0)}, {"w": mx.array(-0.25), "b": None})
+        {'w': array(0.75, dtype=float32), 'b': array(2, dtype=float32)}
+    """
+
+    def moved(param: mx.array, update: mx.array | None) -> mx.array:
+        if update is None:
+            return param
+        if update.shape != param.shape:
+            raise tree.TreeError(f"an update of shape {update.shape} does not fit a parameter of shape {param.shape}")
+        if not mx.issubdtype(param.dtype, mx.inexact) and mx.issubdtype(update.dtype, mx.inexact):
+            raise tree.TreeError(
+                f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
+            )
+        return (tree.widen(param) + tree.widen(update)).astype(param.dtype)
+
+    try:
+        return tree.map(moved, params, updates, holes=True)
+    except tree.TreeError as error:
+        raise error.inside("apply_updates") from None
+
+
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size: float | mx.array) -> Params:
+    """Move a running average of parameters towards new ones: ``step_size * new + (1 - step_size) * old``.
+
+    Args:
+        new_tensors: Newest parameters.
+        old_tensors: Average so far, whose dtypes are kept.
+        step_size: Share of the new parameters, in [0, 1].
+
+    Example:
+        >>> incremental_update({"w": mx.array(1.0)}, {"w": mx.array(0.0)}, 0.1)
+        {'w': array(0.1, dtype=float32)}
+    """
+    checks.number("incremental_update", low=0.0, high=1.0, step_size=step_size)
+
+    def average(new: mx.array, old: mx.array) -> mx.array:
+        return (step_size * tree.widen(new) + (1 - step_size) * tree.widen(old)).astype(old.dtype)
+
+    return tree.map(average, new_tensors, old_tensors)
+
+
+def periodic_update(
+    new_tensors: Params, old_tensors: Params, steps: int | mx.array, update_period: int | mx.array
+) -> Params:
+    """Take the new parameters at every ``update_period``-th step, the old ones between.
+
+    Args:
+        new_tensors: Newest parameters.
+        old_tensors: Parameters kept between.
+        steps: Steps made so far.
+        update_period: Steps from one replacement to the next.
+
+    Example:
+        >>> periodic_update({"w": mx.array(1.0)}, {"w": mx.array(0.0)}, 10, 5)
+        {'w': array(1, dtype=float32)}
+    """
+    if not isinstance(update_period, mx.array):
+        checks.whole("periodic_update", low=1, update_period=update_period)
+    return tree.where(mx.array(steps % update_period == 0), new_tensors, old_tensors)
