@@ -1,7 +1,7 @@
 """Composable gradient transformations for MLX: optimizers as pure ``(init, update)`` pairs."""
 
 try:
-    import mlx.core  # noqa: F401
+    import mlx.core as _mx  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "mlxopt needs an MLX backend, and none is installed. On Linux: pip install 'mlxopt[cpu]', 'mlxopt[cuda12]' or "
@@ -73,6 +73,32 @@ from mlxopt.optimizers import sgd as sgd
 from mlxopt.optimizers import sign_sgd as sign_sgd
 from mlxopt.optimizers import signum as signum
 from mlxopt.readable import readable as readable
+from mlxopt.schedules import Curve as Curve
+from mlxopt.schedules import clipped as clipped
+from mlxopt.schedules import constant_schedule as constant_schedule
+from mlxopt.schedules import cosine_decay as cosine_decay
+from mlxopt.schedules import cosine_decay_schedule as cosine_decay_schedule
+from mlxopt.schedules import cosine_onecycle_schedule as cosine_onecycle_schedule
+from mlxopt.schedules import exponential_decay as exponential_decay
+from mlxopt.schedules import inverse_sqrt_schedule as inverse_sqrt_schedule
+from mlxopt.schedules import join_schedules as join_schedules
+from mlxopt.schedules import linear_onecycle_schedule as linear_onecycle_schedule
+from mlxopt.schedules import linear_schedule as linear_schedule
+from mlxopt.schedules import linear_to_zero as linear_to_zero
+from mlxopt.schedules import piecewise_constant_schedule as piecewise_constant_schedule
+from mlxopt.schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from mlxopt.schedules import polynomial_schedule as polynomial_schedule
+from mlxopt.schedules import repeated as repeated
+from mlxopt.schedules import rex_schedule as rex_schedule
+from mlxopt.schedules import scaled as scaled
+from mlxopt.schedules import sgdr_schedule as sgdr_schedule
+from mlxopt.schedules import shifted as shifted
+from mlxopt.schedules import step_decay as step_decay
+from mlxopt.schedules import warmup_constant_schedule as warmup_constant_schedule
+from mlxopt.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from mlxopt.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from mlxopt.schedules import with_warmup as with_warmup
+from mlxopt.schedules import wsd_schedule as wsd_schedule
 from mlxopt.step import compile_step as compile_step
 from mlxopt.step import compile_update as compile_update
 from mlxopt.transforms import AddDecayedWeightsState as AddDecayedWeightsState

@@ -165,7 +165,8 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     @property
     def _any_extras(self) -> bool:
-        return any(inner._any_extras for inner in self._inner) if self._inner else self._needs.any_extras
+        hands_on = self._inner or self.stages is not None
+        return any(inner._any_extras for inner in self._inner) if hands_on else self._needs.any_extras
 
     def accepted(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the extra arguments that this transformation has a use for."""
@@ -182,15 +183,15 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         return self._spell()
 
     def _check_call(self, state: State, params: Params | None, extra: Mapping[str, Any]) -> None:
-        for name in sorted(self._needs.required - extra.keys()):
-            raise TypeError(
-                f"{self.name}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
-            )
         if not self._any_extras:
             for name in sorted(extra.keys() - self.extras - COMMON_EXTRAS):
                 nearest = difflib.get_close_matches(name, self.extras | COMMON_EXTRAS, n=1)
                 advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
                 raise TypeError(f"{self.name}: update has no use for the extra argument '{name}'. {advice}")
+        for name in sorted(self._needs.required - extra.keys()):
+            raise TypeError(
+                f"{self.name}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
+            )
         if self._needs.params and params is None:
             raise ValueError(f"{self.name}: update needs params, got None. Call update(updates, state, params).")
         if self._needs.state is not None and not isinstance(state, self._needs.state):
@@ -210,7 +211,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _same_shape_and_dtype(update: mx.array, changed: mx.array) -> mx.array:
-    if changed.shape != update.shape:
+    if tree.require_array(changed).shape != update.shape:
         raise tree.TreeError(
             f"an update of shape {update.shape} came out with shape {changed.shape}. "
             "Call init with the parameters that these updates belong to"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import mlx.core as mx
+
 
 def number(
     where: str, *, low: float = -math.inf, high: float = math.inf, open_high: bool = False, **named: Any
@@ -16,10 +18,10 @@ def number(
     """
     bounds = f"[{low:g}, {high:g}{')' if open_high else ']'}"
     for name, given in named.items():
-        if given is None or isinstance(given, (str, bytes, dict, list, tuple)):
-            raise TypeError(f"{where}: {name} must be a number, got {given!r}. Pass a float.")
-        if not isinstance(given, Real):
+        if isinstance(given, mx.array):
             continue
+        if not isinstance(given, Real):
+            raise TypeError(f"{where}: {name} must be a number, got {given!r}. Pass a float.")
         value = float(given)
         if not math.isfinite(value):
             raise ValueError(f"{where}: {name} must be finite, got {value}. Pass a number in {bounds}.")

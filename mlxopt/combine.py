@@ -113,7 +113,7 @@ def _require_choice(where: str, name: str, choice: Choice) -> None:
     if callable(choice):
         try:
             inspect.signature(choice).bind("path", "leaf")
-        except TypeError:
+        except (TypeError, ValueError):
             raise TypeError(
                 f"{where}: {name} must be a function of path and leaf, got one of other arguments. "
                 f"Write lambda path, leaf: ..., for example lambda path, leaf: leaf.ndim > 1."
@@ -149,7 +149,7 @@ def masked(
     checks.choice("masked", "otherwise", otherwise, ("pass", "zero"))
 
     def chosen(params: Params) -> Any:
-        return tree.map(_require_bool, tree.spread(mask, params))
+        return tree.map(lambda _, keep: _require_bool(keep), params, tree.spread(mask, params), holes=True)
 
     def init_fn(params: Params) -> MaskedState:
         return MaskedState(inner.init(_keep(params, chosen(params))))
@@ -184,7 +184,7 @@ class PartitionState(NamedTuple):
 
 
 @readable
-def partition(transforms: Mapping[Hashable, GradientTransformation], param_labels: Choice) -> GradientTransformation:
+def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Choice) -> GradientTransformation:
     """Give every leaf to the transformation of its label.
 
     Args:
@@ -199,6 +199,8 @@ def partition(transforms: Mapping[Hashable, GradientTransformation], param_label
         >>> list(tx.init({"w": mx.zeros((2, 2)), "b": mx.zeros((2,))}).inner_states)
         ['matrix', 'other']
     """
+    if not isinstance(transforms, Mapping):
+        raise TypeError(f"partition: transforms must be a dict of transformations by label, got {transforms!r}.")
     for tx in transforms.values():
         require_transformation("partition", tx)
     _require_choice("partition", "param_labels", param_labels)
@@ -210,7 +212,7 @@ def partition(transforms: Mapping[Hashable, GradientTransformation], param_label
         return label
 
     def labelled(params: Params) -> Any:
-        return tree.map(known, tree.spread(param_labels, params))
+        return tree.map(lambda _, label: known(label), params, tree.spread(param_labels, params), holes=True)
 
     def part(whole: Any, labels: Any, label: Hashable) -> Any:
         return _keep(whole, tree.map(lambda own: own == label, labels))

@@ -248,5 +248,5 @@ def safe_root_mean_squares(
 
 
 def _safe_root(square: mx.array, lowest: float) -> mx.array:
-    above = square > lowest**2
-    return mx.where(above, mx.sqrt(mx.where(above, square, 1.0)), lowest)
+    below = square <= lowest**2
+    return mx.where(below, lowest, mx.sqrt(mx.where(below, 1.0, square)))

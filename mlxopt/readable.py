@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
@@ -22,7 +23,7 @@ R = TypeVar("R", bound=Spellable)
 def readable(factory: Callable[P, R]) -> Callable[P, R]:
     """Make what a factory builds print as the expression that builds it.
 
-    Arguments without a default come first, then the others by name, except those left at ``None`` or ``False``.
+    Arguments without a default come first, then the others by name, except those left at ``None``, ``False`` or 0.
 
     Args:
         factory: Function that returns a transformation or a schedule.
@@ -40,6 +41,8 @@ def readable(factory: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(factory)
     def build(*args: P.args, **kwargs: P.kwargs) -> R:
         built = factory(*args, **kwargs)
+        if any(built is given for given in args):
+            return built
         return built.spelled(factory.__name__, lambda: _expression(factory.__name__, signature.bind(*args, **kwargs)))
 
     return build
@@ -52,9 +55,9 @@ def _expression(name: str, arguments: inspect.BoundArguments) -> str:
         value = arguments.arguments[parameter.name]
         if parameter.kind is parameter.VAR_POSITIONAL:
             spelled += [literal(part) for part in value]
-        elif parameter.default is parameter.empty:
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
             spelled.append(literal(value))
-        elif not (value is parameter.default and (value is None or value is False)):
+        elif not (isinstance(value, (int, float, NoneType)) and not value and value == parameter.default):
             spelled.append(f"{parameter.name}={literal(value)}")
     return f"{name}({', '.join(spelled)})"
 
@@ -75,5 +78,5 @@ def literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(literal(part) for part in value) + "]"
     if type(value) is tuple:
-        return "(" + "".join(f"{literal(part)}, " for part in value).rstrip(" ") + ")"
+        return "(" + ", ".join(literal(part) for part in value) + (",)" if len(value) == 1 else ")")
     return value.__name__ if inspect.isroutine(value) or isinstance(value, type) else repr(value)

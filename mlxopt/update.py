@@ -23,7 +23,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     def moved(param: mx.array, update: mx.array | None) -> mx.array:
         if update is None:
             return param
-        if update.shape != param.shape:
+        if tree.require_array(update).shape != tree.require_array(param).shape:
             raise tree.TreeError(f"an update of shape {update.shape} does not fit a parameter of shape {param.shape}")
         if not mx.issubdtype(param.dtype, mx.inexact) and mx.issubdtype(update.dtype, mx.inexact):
             raise tree.TreeError(

@@ -93,7 +93,7 @@ def adabelief(
 
     Example:
         >>> adabelief(1e-3)
-        adabelief(0.001, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0)
+        adabelief(0.001, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16)
 
     Reference:
         Zhuang et al., "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients", 2020,

@@ -77,7 +77,7 @@ def adadelta(
 
     Example:
         >>> adadelta()
-        adadelta(learning_rate=1.0, rho=0.9, eps=1e-06, weight_decay=0.0)
+        adadelta(learning_rate=1.0, rho=0.9, eps=1e-06)
 
     Reference:
         Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.

@@ -49,7 +49,7 @@ def scale_by_rss(
 
         def normalized(g: mx.array, s: mx.array) -> mx.array:
             root = mx.sqrt(s + eps) if eps_in_sqrt else mx.sqrt(s) + eps
-            return mx.where(s > 0, g / root, 0.0)
+            return mx.where(s == 0, 0.0, g / root)
 
         return tree.map(normalized, updates, total), ScaleByRssState(total)
 

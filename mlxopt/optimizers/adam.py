@@ -102,7 +102,7 @@ def adam(
 
     Example:
         >>> adam(1e-3)
-        adam(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, bias_correction=True)
+        adam(0.001, b1=0.9, b2=0.999, eps=1e-08, bias_correction=True)
 
     Reference:
         Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015, arXiv:1412.6980.
@@ -136,7 +136,7 @@ def nadam(
 
     Example:
         >>> nadam(1e-3)
-        nadam(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0)
+        nadam(0.001, b1=0.9, b2=0.999, eps=1e-08)
 
     Reference:
         Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
@@ -176,8 +176,7 @@ def adamw(
 
     Example:
         >>> adamw(1e-3, mask=tree.by_path("*.weight"))
-        adamw(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.01, mask=by_path('*.weight'),
-              bias_correction=True)
+        adamw(0.001, b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.01, mask=by_path('*.weight'), bias_correction=True)
 
     Reference:
         Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
@@ -214,7 +213,7 @@ def nadamw(
 
     Example:
         >>> nadamw(1e-3)
-        nadamw(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.01)
+        nadamw(0.001, b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.01)
 
     Reference:
         Dozat, "Incorporating Nesterov Momentum into Adam", 2016; Loshchilov & Hutter, arXiv:1711.05101.

@@ -107,7 +107,7 @@ def amsgrad(
 
     Example:
         >>> amsgrad(1e-3)
-        amsgrad(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, bias_correction_mu=True, bias_correction_nu=True)
+        amsgrad(0.001, b1=0.9, b2=0.999, eps=1e-08, bias_correction_mu=True, bias_correction_nu=True)
 
     Reference:
         Reddi, Kale & Kumar, "On the Convergence of Adam and Beyond", 2018, arXiv:1904.09237.

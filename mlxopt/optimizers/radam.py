@@ -140,7 +140,7 @@ def radam(
 
     Example:
         >>> radam(1e-3)
-        radam(0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, threshold=5.0)
+        radam(0.001, b1=0.9, b2=0.999, eps=1e-08, threshold=5.0)
 
     Reference:
         Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv:1908.03265.

@@ -151,13 +151,15 @@ def rmsprop(
 
     Example:
         >>> rmsprop(1e-3, momentum=0.9)
-        rmsprop(0.001, decay=0.9, eps=1e-08, initial_scale=0.0, eps_in_sqrt=True, momentum=0.9)
+        rmsprop(0.001, decay=0.9, eps=1e-08, eps_in_sqrt=True, momentum=0.9)
 
     Reference:
         Tieleman & Hinton, "Lecture 6.5: rmsprop", 2012.
     """
     if nesterov and momentum is None:
         raise ValueError("rmsprop: nesterov must come with momentum, got momentum=None. Pass a momentum such as 0.9.")
+    if momentum is not None:
+        checks.decay_rate("rmsprop", momentum=momentum)
     normalize = scale_by_stddev if centered else scale_by_rms
     return chain(
         normalize(decay, eps, initial_scale, eps_in_sqrt, bias_correction),

@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from mlxopt import checks
 from mlxopt.base import GradientTransformation, ScalarOrSchedule, identity
 from mlxopt.combine import chain
 from mlxopt.readable import readable
@@ -31,7 +32,7 @@ def sgd(
 
     Example:
         >>> sgd(0.1, momentum=0.9)
-        sgd(0.1, momentum=0.9, dampening=0.0)
+        sgd(0.1, momentum=0.9)
 
     Reference:
         Robbins & Monro, "A Stochastic Approximation Method", 1951.
@@ -43,6 +44,7 @@ def sgd(
                 "and momentum=None. Pass a momentum such as 0.9."
             )
         return chain(identity(), scale_by_learning_rate(learning_rate))
+    checks.decay_rate("sgd", momentum=momentum)
     return chain(
         trace(momentum, nesterov, accumulator_dtype, dampening=dampening), scale_by_learning_rate(learning_rate)
     )

@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from mlxopt import checks
 from mlxopt.base import GradientTransformation, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.readable import readable
@@ -48,4 +49,5 @@ def signum(
     Reference:
         Bernstein et al., "signSGD: Compressed Optimisation for Non-Convex Problems", 2018, arXiv:1802.04434.
     """
+    checks.decay_rate("signum", beta=beta)
     return chain(ema(beta, False, accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate))

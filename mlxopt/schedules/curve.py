@@ -7,7 +7,13 @@ from typing import Any
 import mlx.core as mx
 from typing_extensions import Self
 
+from mlxopt import checks
 from mlxopt.numerics import LARGEST_COUNT
+
+LARGEST_VALUE = 1e38
+"""Largest magnitude a schedule may be asked for; the distance of two such values is still a float32."""
+
+LARGEST_FLOAT = mx.finfo(mx.float32).max
 
 
 class Curve:
@@ -59,12 +65,20 @@ def as_count(count: Any) -> mx.array:
     return mx.array(min(max(whole, 0), LARGEST_COUNT), mx.int32)
 
 
-def progress(count: mx.array, steps: int, begin: int = 0) -> mx.array:
-    """Fraction of ``steps`` done since ``begin``: exactly 0 up to ``begin`` and exactly 1 from ``begin + steps``."""
-    return mx.clip(count - begin, 0, steps).astype(mx.float32) / steps
+def as_curve(where: str, schedule: Any) -> Curve:
+    """Give any function of counts the manners of a ``Curve``: counts never below 0, values float32 of their shape."""
+    if not callable(schedule):
+        raise TypeError(
+            f"{where}: a schedule must be callable, got {schedule!r}. Wrap a number in constant_schedule(...)."
+        )
+    return schedule if isinstance(schedule, Curve) else Curve(schedule)
 
 
-def between(start: float, end: float, fraction: mx.array) -> mx.array:
-    """Go from ``start`` (fraction 0) to ``end`` (fraction 1), exact at both and never outside them."""
-    inside = mx.clip(start + (end - start) * fraction, min(start, end), max(start, end))
-    return mx.where(fraction >= 1.0, end, inside)
+def values(where: str, **named: Any) -> None:
+    """Require each named value to be a number that float32 holds."""
+    checks.number(where, low=-LARGEST_VALUE, high=LARGEST_VALUE, **named)
+
+
+def saturated(value: mx.array) -> mx.array:
+    """Cut a value at the largest float32 instead of letting it become infinite."""
+    return mx.clip(value, -LARGEST_FLOAT, LARGEST_FLOAT)

@@ -52,6 +52,8 @@ def _replacement(where: str, old: Any, new: Any) -> Any:
     def fitted(path: str, leaf: Any, value: Any) -> Any:
         if not isinstance(leaf, mx.array):
             return value
+        if isinstance(value, float) and not mx.issubdtype(leaf.dtype, mx.inexact):
+            raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an integer")
         array = value if isinstance(value, mx.array) else mx.array(value, leaf.dtype)
         if array.shape != leaf.shape or array.dtype != leaf.dtype:
             raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")

@@ -91,6 +91,11 @@ def clip(tree: Tree, low: float | None = None, high: float | None = None) -> Tre
     return map(lambda leaf: mx.clip(leaf, low, high), tree)
 
 
+def _floating(leaf: mx.array) -> mx.array:
+    wide = widen(leaf)
+    return wide if mx.issubdtype(wide.dtype, mx.inexact) else wide.astype(mx.float32)
+
+
 def _total(parts: Sequence[mx.array]) -> mx.array:
     return reduce(mx.add, parts, mx.zeros((), mx.float32))
 
@@ -102,7 +107,7 @@ def sum(tree: Tree) -> mx.array:
         >>> sum({"a": mx.array([1.0, 2.0]), "b": mx.array(3.0)})
         array(6, dtype=float32)
     """
-    return _total([mx.sum(widen(leaf)) for leaf in leaves(tree)])
+    return _total([mx.sum(_floating(leaf)) for leaf in leaves(tree)])
 
 
 def vdot(tree: Tree, other: Tree) -> mx.array:
@@ -112,7 +117,7 @@ def vdot(tree: Tree, other: Tree) -> mx.array:
         >>> vdot({"a": mx.array([1.0, 2.0])}, {"a": mx.array([3.0, 4.0])})
         array(11, dtype=float32)
     """
-    return _total(leaves(map(lambda x, y: mx.sum(mx.conj(widen(x)) * widen(y)), tree, other)))
+    return _total(leaves(map(lambda x, y: mx.sum(mx.conj(_floating(x)) * _floating(y)), tree, other)))
 
 
 def max(tree: Tree) -> mx.array:
@@ -152,12 +157,12 @@ def norm(tree: Tree, ord: Literal[1, 2, "inf"] = 2, *, squared: bool = False) ->
         array(9486.83, dtype=float32)
     """
     if ord == 2:
-        power = _total([mx.sum(abs_sq(widen(leaf))) for leaf in leaves(tree)])
+        power = _total([mx.sum(abs_sq(_floating(leaf))) for leaf in leaves(tree)])
         return power if squared else mx.sqrt(power)
     if ord == 1:
-        length = _total([mx.sum(mx.abs(widen(leaf))) for leaf in leaves(tree)])
+        length = _total([mx.sum(mx.abs(_floating(leaf))) for leaf in leaves(tree)])
     elif ord == "inf":
-        sizes = [mx.max(mx.abs(widen(leaf))) for leaf in leaves(tree) if leaf.size]
+        sizes = [mx.max(mx.abs(_floating(leaf))) for leaf in leaves(tree) if leaf.size]
         length = reduce(mx.maximum, sizes, mx.zeros((), mx.float32))
     else:
         raise ValueError(f"tree.norm: ord must be 1, 2 or 'inf', got {ord!r}. Pick one of them.")

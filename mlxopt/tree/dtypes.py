@@ -26,7 +26,8 @@ def widen(leaf: mx.array) -> mx.array:
         >>> widen(mx.zeros((2,), mx.bfloat16)).dtype, widen(mx.array(1)).dtype
         (mlx.core.float32, mlx.core.int32)
     """
-    return leaf.astype(_wide(require_array(leaf).dtype))
+    array = require_array(leaf)
+    return array.astype(_wide(array.dtype))
 
 
 def _wide(dtype: mx.Dtype) -> mx.Dtype:
@@ -70,7 +71,7 @@ def full_like(tree: Tree, value: float, dtype: mx.Dtype | None = None) -> Tree:
         >>> full_like({"a": mx.array([1, 2])}, 7)
         {'a': array([7, 7], dtype=int32)}
     """
-    return map(lambda leaf: mx.full(leaf.shape, value, dtype or leaf.dtype), tree)
+    return map(lambda leaf: mx.full(leaf.shape, value).astype(dtype or leaf.dtype), tree)
 
 
 def zeros_like(tree: Tree, dtype: mx.Dtype | None = None) -> Tree:
@@ -112,6 +113,6 @@ def memory_like(params: Tree, value: float = 0.0, dtype: mx.Dtype | None = None)
                 f"a {leaf.dtype} parameter cannot be trained. Leave it out with masked(..., otherwise='zero') "
                 "or give it to set_to_zero() in a partition"
             )
-        return mx.full(leaf.shape, value, dtype or _wide(leaf.dtype))
+        return mx.full(leaf.shape, value).astype(dtype or _wide(leaf.dtype))
 
     return map(memory, params)

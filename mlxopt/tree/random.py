@@ -31,11 +31,12 @@ def random_like(
     Args:
         key: Key from ``mx.random.key``.
         tree: Tree that gives shapes and dtypes.
-        sampler: Called as ``sampler(shape, dtype=..., key=...)``.
+        sampler: Called as ``sampler(shape=..., dtype=..., key=...)``.
         dtype: Dtype to draw in instead.
 
     Example:
         >>> random_like(mx.random.key(0), {"a": mx.zeros((2,))})["a"].shape
         (2,)
     """
-    return map(lambda k, leaf: sampler(leaf.shape, dtype=dtype or leaf.dtype, key=k), split_key_like(key, tree), tree)
+    keys = split_key_like(key, tree)
+    return map(lambda k, leaf: sampler(shape=leaf.shape, dtype=dtype or leaf.dtype, key=k), keys, tree)

@@ -98,9 +98,9 @@ def require_same_kind(tree: Tree, other: Tree) -> None:
         if not isinstance(other, dict):
             raise TreeError(f"expected a dict, as in the first tree, got {kind(other)}")
         if tree.keys() != other.keys():
-            missing = [str(key) for key in tree if key not in other]
-            added = [str(key) for key in other if key not in tree]
-            raise TreeError(f"the trees have different keys: missing {missing}, unexpected {added}")
+            here = [str(key) for key in tree if key not in other]
+            there = [str(key) for key in other if key not in tree]
+            raise TreeError(f"the keys differ: only the first tree has {here}, only the other has {there}")
     elif is_record(tree) or is_record(other):
         if type(tree) is not type(other):
             raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
@@ -140,7 +140,7 @@ def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: 
     except TreeError:
         raise
     except ValueError as error:
-        raise TreeError(str(error)) from error
+        raise TreeError(str(error).removesuffix(".")) from error
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> Tree:

@@ -1,0 +1,115 @@
+"""Every public transformation, with what the laws need to know of it.
+
+To put a transformation under all laws, add a line to ``ENTRIES``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+import mlxopt as mo
+from mlxopt.base import GradientTransformation, ScalarOrSchedule
+
+
+class Entry(NamedTuple):
+    """A way to build a transformation, and the laws it does not obey, each with the reason."""
+
+    name: str  # public name, and after a blank what sets this entry apart
+    build: Callable[[], GradientTransformation]
+    recipe: Callable[[ScalarOrSchedule], GradientTransformation] | None = None  # of a whole optimizer, by learning rate
+    rate: float = 0.1  # learning rate that suits it for steps of about a tenth
+    waivers: dict[str, str] = {}  # noqa: RUF012
+
+    @property
+    def public_name(self) -> str:
+        return self.name.split()[0]
+
+
+def recipe(name: str, build: Callable[..., GradientTransformation], rate: float = 0.1, **settings: Any) -> Entry:
+    """A whole optimizer: its first argument is the learning rate."""
+    return Entry(name, lambda: build(rate, **settings), lambda learning_rate: build(learning_rate, **settings), rate)
+
+
+def matrix(path: str, leaf: mx.array) -> bool:
+    return leaf.ndim > 1
+
+
+SCHEDULE = mo.linear_schedule(0.5, 0.1, 3)
+
+ENTRIES = [
+    # transforms
+    Entry("identity", mo.identity),
+    Entry("set_to_zero", mo.set_to_zero),
+    Entry("stateless", lambda: mo.stateless(lambda updates, params: mo.tree.scale(0.5, updates))),
+    Entry("stateless_with_tree_map", lambda: mo.stateless_with_tree_map(lambda u, p: 0.5 * u)),
+    Entry("scale", lambda: mo.scale(-0.5)),
+    Entry("scale_by_schedule", lambda: mo.scale_by_schedule(SCHEDULE)),
+    Entry("scale_by_learning_rate", lambda: mo.scale_by_learning_rate(0.1)),
+    Entry("scale_by_learning_rate schedule", lambda: mo.scale_by_learning_rate(SCHEDULE)),
+    Entry("scale_by_sign", mo.scale_by_sign),
+    Entry("trace", lambda: mo.trace(0.9)),
+    Entry("trace nesterov", lambda: mo.trace(0.9, nesterov=True)),
+    Entry("trace bfloat16", lambda: mo.trace(0.9, accumulator_dtype=mx.bfloat16, dampening=0.5)),
+    Entry("ema", lambda: mo.ema(0.9)),
+    Entry("clip", lambda: mo.clip(0.5)),
+    Entry("clip_by_global_norm", lambda: mo.clip_by_global_norm(0.5)),
+    Entry("clip_by_block_rms", lambda: mo.clip_by_block_rms(0.5)),
+    Entry("add_decayed_weights", lambda: mo.add_decayed_weights(0.1)),
+    Entry("add_decayed_weights schedule", lambda: mo.add_decayed_weights(SCHEDULE, matrix)),
+    Entry("zero_nans", mo.zero_nans),
+    Entry("centralize", mo.centralize),
+    Entry("add_noise", lambda: mo.add_noise(0.01, 0.55, key=0)),
+    # combinators
+    Entry("chain", lambda: mo.chain(mo.clip(0.5), mo.scale_by_adam(), mo.scale(-0.1))),
+    Entry("chain none", mo.chain),
+    Entry("named_chain", lambda: mo.named_chain(("clip", mo.clip(0.5)), ("adam", mo.scale_by_adam()))),
+    Entry("masked", lambda: mo.masked(mo.scale_by_adam(), matrix, otherwise="pass")),
+    Entry("masked zero", lambda: mo.masked(mo.scale_by_adam(), matrix, otherwise="zero")),
+    Entry(
+        "partition",
+        lambda: mo.partition(
+            {"matrix": mo.adamw(0.1), "other": mo.sgd(0.1, momentum=0.9)},
+            lambda path, leaf: "matrix" if matrix(path, leaf) else "other",
+        ),
+    ),
+    Entry("freeze", lambda: mo.freeze(matrix)),
+    # optimizers
+    Entry("scale_by_adam", mo.scale_by_adam),
+    Entry("scale_by_adam nesterov", lambda: mo.scale_by_adam(nesterov=True, eps_root=1e-6)),
+    Entry("scale_by_adam uncorrected", lambda: mo.scale_by_adam(bias_correction=False)),
+    Entry("scale_by_adam bfloat16", lambda: mo.scale_by_adam(mu_dtype=mx.bfloat16)),
+    Entry("scale_by_amsgrad", mo.scale_by_amsgrad),
+    Entry("scale_by_adamax", mo.scale_by_adamax),
+    Entry("scale_by_belief", mo.scale_by_belief),
+    Entry("scale_by_radam", lambda: mo.scale_by_radam(b2=0.9)),
+    Entry("scale_by_lion", mo.scale_by_lion),
+    Entry("scale_by_lion smooth", lambda: mo.scale_by_lion(mode="smooth")),
+    Entry("scale_by_lion refined", lambda: mo.scale_by_lion(mode="refined")),
+    Entry("scale_by_rms", mo.scale_by_rms),
+    Entry("scale_by_rms outside", lambda: mo.scale_by_rms(eps_in_sqrt=False, bias_correction=True)),
+    Entry("scale_by_stddev", lambda: mo.scale_by_stddev(eps=1e-4)),
+    Entry("scale_by_stddev outside", lambda: mo.scale_by_stddev(eps=1e-2, eps_in_sqrt=False, bias_correction=True)),
+    Entry("scale_by_rss", mo.scale_by_rss),
+    Entry("scale_by_rss outside", lambda: mo.scale_by_rss(0.0, eps_in_sqrt=False)),
+    Entry("scale_by_adadelta", mo.scale_by_adadelta),
+    recipe("sgd", mo.sgd),
+    recipe("sgd momentum", mo.sgd, momentum=0.9, nesterov=True),
+    recipe("sign_sgd", mo.sign_sgd),
+    recipe("signum", mo.signum),
+    recipe("adam", mo.adam),
+    recipe("nadam", mo.nadam),
+    recipe("adamw", mo.adamw),
+    recipe("adamw masked", mo.adamw, mask=matrix),
+    recipe("nadamw", mo.nadamw),
+    recipe("amsgrad", mo.amsgrad),
+    recipe("adamax", mo.adamax),
+    recipe("adamaxw", mo.adamaxw),
+    recipe("adabelief", mo.adabelief, weight_decay=0.01),
+    recipe("radam", mo.radam, b2=0.9),
+    recipe("lion", mo.lion),
+    recipe("rmsprop", mo.rmsprop),
+    recipe("rmsprop centered", mo.rmsprop, centered=True, momentum=0.9, nesterov=True, eps=1e-4),
+    recipe("adagrad", mo.adagrad, rate=1.0),
+    recipe("adadelta", mo.adadelta, rate=3.0, eps=1e-3),
+]

@@ -1,0 +1,267 @@
+"""Golden trajectories: float64 runs of independent implementations, held to 1e-5 of the largest value of each leaf.
+
+The data come from optax, torch.optim, mlx.optimizers and authors' repositories (versions in trajectories.json); a name
+holds ``<case>:params.<step>.<path>`` or ``<case>:updates.<step>.<path>``.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+import mlxopt as mo
+from mlxopt import tree
+from mlxopt.base import GradientTransformation, Params
+
+FOLDER = Path(__file__).parent / "reference"
+CASES: dict[str, dict[str, Any]] = {
+    case["name"]: case for case in json.loads((FOLDER / "trajectories.json").read_text())
+}
+RTOL = 1e-5
+
+MATRICES = mo.by_path("w", "conv", "blocks.*.w")
+LABELS = {"w": "mat", "b": "vec", "conv": "rest", "scale": "rest", "blocks": "mat"}
+
+
+def l2(weight_decay: float, tx: GradientTransformation) -> GradientTransformation:
+    """Weight decay added to the gradient, as PyTorch's ``weight_decay`` of SGD, Adam and Adagrad."""
+    return mo.chain(mo.add_decayed_weights(weight_decay), tx)
+
+
+def by_label(transforms: dict[str, GradientTransformation]) -> GradientTransformation:
+    return mo.partition({**transforms, "rest": mo.set_to_zero()}, LABELS)
+
+
+SAME: dict[str, Callable[[], GradientTransformation]] = {
+    "mlx.adadelta": lambda: mo.adadelta(1.0),
+    "mlx.adagrad": lambda: mo.adagrad(0.1, 0.0, 1e-8, eps_in_sqrt=False),
+    "mlx.adam": lambda: mo.adam(0.02, bias_correction=False),
+    "mlx.adam.bias_correction": lambda: mo.adam(0.05),
+    "mlx.adamax": lambda: mo.adamax(0.02, bias_correction=False),
+    "mlx.adamw": lambda: mo.adamw(0.02, bias_correction=False),
+    "mlx.adamw.bias_correction": lambda: mo.adamw(0.05, weight_decay=0.1),
+    "mlx.adamw.quadratic": lambda: mo.adamw(0.1, weight_decay=0.05),
+    "mlx.clip_grad_norm_sgd": lambda: mo.chain(mo.clip_by_global_norm(2.0), mo.sgd(0.1, momentum=0.9)),
+    "mlx.lion": lambda: mo.lion(0.01, weight_decay=0.0),
+    "mlx.multi_optimizer": lambda: mo.partition(
+        {"matrix": mo.adamw(0.02, weight_decay=0.1, bias_correction=False), "other": mo.sgd(0.1, momentum=0.9)},
+        lambda path, leaf: "matrix" if leaf.ndim >= 2 else "other",
+    ),
+    "mlx.rmsprop": lambda: mo.rmsprop(0.01, decay=0.99, eps_in_sqrt=False),
+    "mlx.sgd": lambda: mo.sgd(0.05, momentum=0.9),
+    "mlx.sgd.nesterov": lambda: l2(0.05, mo.sgd(0.05, momentum=0.9, nesterov=True)),
+    "optax.adabelief.default": lambda: mo.adabelief(0.02),
+    "optax.adabelief.nesterov": lambda: mo.adabelief(0.02, b2=0.99, eps=1e-6, nesterov=True),
+    "optax.adabelief.wd": lambda: mo.adabelief(0.02, eps=1e-6, eps_root=1e-12, weight_decay=0.1, mask=MATRICES),
+    "optax.adadelta": lambda: mo.adadelta(1.0, rho=0.9, eps=1e-6),
+    "optax.adagrad": lambda: mo.adagrad(0.1),
+    "optax.adam.default": lambda: mo.adam(0.05),
+    "optax.adam.eps": lambda: mo.adam(0.03, b1=0.8, b2=0.95, eps=0.01, eps_root=1e-4),
+    "optax.adam.nesterov": lambda: mo.adam(0.05, nesterov=True),
+    "optax.adam.quadratic": lambda: mo.adam(0.1),
+    "optax.adam.schedule": lambda: mo.adam(mo.cosine_decay_schedule(0.1, 10)),
+    "optax.adamax": lambda: mo.adamax(0.03),
+    "optax.adamaxw": lambda: mo.adamaxw(0.03, weight_decay=0.05, mask=MATRICES),
+    "optax.adamw.default_wd": lambda: mo.adamw(0.05, weight_decay=1e-4),
+    "optax.adamw.mask": lambda: mo.adamw(0.05, weight_decay=0.1, mask=MATRICES),
+    "optax.adamw.quadratic": lambda: mo.adamw(0.1, weight_decay=0.05),
+    "optax.add_decayed_weights": lambda: mo.add_decayed_weights(0.1, mask=MATRICES),
+    "optax.amsgrad.default": lambda: mo.amsgrad(0.05),
+    "optax.amsgrad.raw_nu": lambda: mo.amsgrad(0.05, b2=0.95, bias_correction_nu=False),
+    "optax.centralize": mo.centralize,
+    "optax.chain.add_decayed_weights": lambda: mo.chain(
+        mo.add_decayed_weights(mo.linear_schedule(0.0, 0.2, 8)), mo.sgd(0.1)
+    ),
+    "optax.chain.centralize_sgd": lambda: mo.chain(mo.centralize(), mo.sgd(0.1, momentum=0.9)),
+    "optax.chain.clip_adamw": lambda: mo.chain(mo.clip_by_global_norm(2.0), mo.adamw(0.05, weight_decay=0.1)),
+    "optax.chain.ema_adam": lambda: mo.chain(mo.adam(0.05), mo.ema(0.8)),
+    "optax.clip": lambda: mo.clip(0.2),
+    "optax.clip_by_block_rms": lambda: mo.clip_by_block_rms(0.1),
+    "optax.clip_by_global_norm": lambda: mo.clip_by_global_norm(3.0),
+    "optax.ema": lambda: mo.ema(0.9),
+    "optax.ema.no_debias": lambda: mo.ema(0.9, debias=False),
+    "optax.freeze": lambda: mo.freeze(MATRICES),
+    "optax.identity": mo.identity,
+    "optax.lion.default": lambda: mo.lion(0.01),
+    "optax.lion.wd": lambda: mo.lion(0.01, b1=0.95, b2=0.98, weight_decay=0.5, mask=MATRICES),
+    "optax.masked": lambda: mo.masked(mo.scale_by_adam(b2=0.9), MATRICES, otherwise="pass"),
+    "optax.masked.sgd": lambda: mo.masked(mo.sgd(0.1), MATRICES, otherwise="pass"),
+    "optax.nadam": lambda: mo.nadam(0.04),
+    "optax.nadamw": lambda: mo.nadamw(0.04, weight_decay=0.02),
+    "optax.named_chain": lambda: mo.named_chain(
+        ("clip", mo.clip(0.3)),
+        ("adam", mo.scale_by_adam()),
+        ("wd", mo.add_decayed_weights(0.1)),
+        ("lr", mo.scale_by_learning_rate(0.1)),
+    ),
+    "optax.partition": lambda: by_label(
+        {"mat": mo.chain(mo.clip_by_global_norm(0.5), mo.scale_by_adam(b2=0.95)), "vec": mo.trace(0.9)}
+    ),
+    "optax.partition.opts": lambda: by_label(
+        {"mat": mo.adamw(0.05, weight_decay=0.1), "vec": mo.sgd(0.1, momentum=0.9)}
+    ),
+    "optax.radam.default": lambda: mo.radam(0.05),
+    "optax.radam.nesterov": lambda: mo.radam(0.05, b2=0.98, nesterov=True),
+    "optax.rmsprop.bias_correction": lambda: mo.rmsprop(0.02, bias_correction=True, eps_in_sqrt=False),
+    "optax.rmsprop.centered": lambda: mo.rmsprop(0.01, centered=True, eps=1e-4),
+    "optax.rmsprop.default": lambda: mo.rmsprop(0.02),
+    "optax.rmsprop.momentum": lambda: mo.rmsprop(0.01, momentum=0.9, initial_scale=0.1),
+    "optax.rmsprop.nesterov": lambda: mo.rmsprop(0.01, momentum=0.9, nesterov=True, eps_in_sqrt=False),
+    "optax.scale": lambda: mo.scale(-0.3),
+    "optax.scale_by_adadelta": mo.scale_by_adadelta,
+    "optax.scale_by_adam": lambda: mo.scale_by_adam(b1=0.9, b2=0.99),
+    "optax.scale_by_adamax": mo.scale_by_adamax,
+    "optax.scale_by_amsgrad": lambda: mo.scale_by_amsgrad(b2=0.9),
+    "optax.scale_by_belief": lambda: mo.scale_by_belief(eps=1e-6, eps_root=1e-6),
+    "optax.scale_by_learning_rate": lambda: mo.scale_by_learning_rate(mo.linear_schedule(0.5, 0.1, 4)),
+    "optax.scale_by_lion": mo.scale_by_lion,
+    "optax.scale_by_lion.refined": lambda: mo.scale_by_lion(mode="refined"),
+    "optax.scale_by_lion.smooth": lambda: mo.scale_by_lion(mode="smooth", smooth_beta=2.0),
+    "optax.scale_by_radam": lambda: mo.scale_by_radam(threshold=4.5),
+    "optax.scale_by_rms": mo.scale_by_rms,
+    "optax.scale_by_rss": mo.scale_by_rss,
+    "optax.scale_by_schedule": lambda: mo.scale_by_schedule(mo.polynomial_schedule(1.0, 0.1, 2, 6, 2)),
+    "optax.scale_by_sign": mo.scale_by_sign,
+    "optax.scale_by_stddev": lambda: mo.scale_by_stddev(eps=1e-4),
+    "optax.selective_transform": lambda: mo.masked(mo.adam(0.05), ~MATRICES, otherwise="zero"),
+    "optax.set_to_zero": mo.set_to_zero,
+    "optax.sgd.momentum": lambda: mo.sgd(0.05, momentum=0.9),
+    "optax.sgd.nesterov": lambda: mo.sgd(0.05, momentum=0.9, nesterov=True),
+    "optax.sgd.plain": lambda: mo.sgd(0.1),
+    "optax.sgd.quadratic": lambda: mo.sgd(0.1, momentum=0.9, nesterov=True),
+    "optax.sgd.schedule": lambda: mo.sgd(mo.linear_schedule(0.2, 0.0, 8), momentum=0.5),
+    "optax.sign_sgd": lambda: mo.sign_sgd(0.01),
+    "optax.signum": lambda: mo.signum(0.01, beta=0.9),
+    "optax.trace": lambda: mo.trace(0.9),
+    "optax.trace.nesterov": lambda: mo.trace(0.9, nesterov=True),
+    "optax.zero_nans": mo.zero_nans,
+    "pytorch_optimizer.sign_sgd": lambda: mo.sign_sgd(0.01),
+    "repo.lion": lambda: mo.lion(0.01, weight_decay=0.1),
+    "timm.rmsprop_tf": lambda: mo.rmsprop(0.01, eps=1e-10, initial_scale=1.0),
+    "timm.sgdw": lambda: mo.chain(mo.trace(0.9), mo.add_decayed_weights(0.1), mo.scale_by_learning_rate(0.05)),
+    "torch.adadelta": lambda: mo.adadelta(1.0),
+    "torch.adagrad.decay": lambda: l2(
+        0.05, mo.adagrad(lambda count: 0.1 / (1 + 0.1 * count), 0.0, 1e-10, eps_in_sqrt=False)
+    ),
+    "torch.adagrad.default": lambda: mo.adagrad(0.1, 0.0, 1e-10, eps_in_sqrt=False),
+    "torch.adam.default": lambda: mo.adam(0.05),
+    "torch.adamax": lambda: mo.adamax(0.02),
+    "torch.adamw.default": lambda: mo.adamw(0.05),
+    "torch.adamw.maximize": lambda: mo.chain(mo.scale(-1.0), mo.adamw(0.02)),
+    "torch.adamw.quadratic": lambda: mo.adamw(0.1, weight_decay=0.05),
+    "torch.radam.decoupled": lambda: mo.chain(
+        mo.scale_by_radam(), mo.add_decayed_weights(0.1), mo.scale_by_learning_rate(0.02)
+    ),
+    "torch.radam.default": lambda: mo.radam(0.02),
+    "torch.rmsprop.centered_momentum": lambda: mo.rmsprop(
+        0.01, decay=0.9, centered=True, momentum=0.9, eps_in_sqrt=False
+    ),
+    "torch.rmsprop.default": lambda: mo.rmsprop(0.01, decay=0.99, eps_in_sqrt=False),
+    "torch.rmsprop.momentum": lambda: mo.rmsprop(0.01, decay=0.99, momentum=0.9, eps_in_sqrt=False),
+    "torch.sgd.nesterov_wd": lambda: l2(0.05, mo.sgd(0.05, momentum=0.9, nesterov=True)),
+    "torch.sgd.quadratic": lambda: mo.sgd(0.1, momentum=0.9),
+}
+
+DIFFERENT: dict[str, tuple[Callable[[], GradientTransformation], str]] = {
+    "optax.adadelta.no_lr": (mo.adadelta, "without a learning rate optax does not flip the sign, and climbs"),
+    "timm.nadamw": (lambda: mo.nadamw(0.02), "timm decays the momentum by a schedule, as torch does"),
+    "torch.nadam.default": (lambda: mo.nadam(0.02), "torch decays the momentum by a schedule; ours is optax's rule"),
+    "torch.nadam.decoupled": (lambda: mo.nadamw(0.02, weight_decay=0.1), "as torch.nadam.default"),
+    "torch.sgd.dampening": (
+        lambda: mo.sgd(0.05, momentum=0.9, dampening=0.3),
+        "torch does not dampen the first gradient; ours is MLX's rule, which treats all steps alike",
+    ),
+    "torch.adam.amsgrad_l2": (
+        lambda: l2(0.05, mo.amsgrad(0.05, b2=0.9)),
+        "torch takes the largest raw power and corrects it afterwards; ours corrects before, as optax does",
+    ),
+    "torch.adamw.amsgrad": (
+        lambda: mo.chain(mo.scale_by_amsgrad(b2=0.95), mo.add_decayed_weights(0.1), mo.scale_by_learning_rate(0.05)),
+        "as torch.adam.amsgrad_l2",
+    ),
+}
+
+
+@cache
+def tensors(name: str) -> dict[str, mx.array]:
+    loaded = mx.load(str(FOLDER / f"{name}.safetensors"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def nested(flat: dict[str, mx.array], prefix: str) -> Params:
+    """The tree under a prefix of dotted names; an all-digits component is a list index."""
+    if prefix in flat:
+        return flat[prefix]
+    below = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}
+    parts = {head: nested(below, head) for head in dict.fromkeys(path.split(".")[0] for path in below)}
+    return [parts[head] for head in sorted(parts, key=int)] if next(iter(parts)).isdigit() else parts
+
+
+def run(case: dict[str, Any], tx: GradientTransformation) -> list[Params]:
+    """The parameters (or, where the case stores them, the updates) after every step."""
+    inputs = tensors(case["inputs"])
+    params = start = nested(inputs, "params")
+    state, results = tx.init(params), []
+    for step in range(case["steps"]):
+        if case["inputs"] == "inputs_quadratic":
+            grads = tree.map(
+                lambda p, a, centre: (a @ (p - centre).reshape(-1)).reshape(p.shape),
+                params, nested(inputs, "A"), nested(inputs, "pstar"),
+            )  # fmt: skip
+        else:
+            grads = nested(inputs, f"grads.{step}")
+        updates, state = tx.update(grads, state, params)
+        params = start if case["stores"] == "updates" else mo.apply_updates(params, updates)
+        results.append(updates if case["stores"] == "updates" else params)
+    return results
+
+
+def expected(case: dict[str, Any]) -> list[Params]:
+    source = {"optax": "optax", "torch": "torch", "mlx.optimizers": "mlx"}.get(case["source"], "others")
+    prefix = f"{case['name']}:"
+    flat = {key.removeprefix(prefix): value for key, value in tensors(source).items() if key.startswith(prefix)}
+    return [nested(flat, f"{case['stores']}.{step}") for step in range(case["steps"])]
+
+
+def deviation(results: list[Params], references: list[Params]) -> float:
+    """Largest distance from the reference, relative to the largest value of the leaf over the whole run."""
+    worst = 0.0
+    for path in tree.paths(references[0]):
+        got = mx.stack([dict(tree.items(result))[path] for result in results])
+        want = mx.stack([dict(tree.items(reference))[path] for reference in references])
+        finite = mx.isfinite(want)
+        assert mx.array_equal(mx.where(finite, 0, got), mx.where(finite, 0, want)), path
+        scale = mx.max(mx.where(finite, mx.abs(want), 0)).item()
+        distance = mx.max(mx.where(finite, mx.abs(got - want), 0)).item()
+        assert isinstance(scale, float)
+        assert isinstance(distance, float)
+        worst = max(worst, distance / scale if scale else distance)
+    return worst
+
+
+def test_every_case_is_used() -> None:
+    assert set(CASES) == SAME.keys() | DIFFERENT.keys()
+    assert not SAME.keys() & DIFFERENT.keys()
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_trajectory(name: str) -> None:
+    case = CASES[name]
+    assert deviation(run(case, SAME[name]()), expected(case)) < RTOL
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_differs_on_purpose(name: str) -> None:
+    case, (build, reason) = CASES[name], DIFFERENT[name]
+    assert reason
+    assert deviation(run(case, build()), expected(case)) > 10 * RTOL
+
+
+def test_a_wrong_hyperparameter_is_noticed() -> None:
+    case = CASES["optax.adam.default"]
+    assert deviation(run(case, mo.adam(0.05, b2=0.998)), expected(case)) > 10 * RTOL

@@ -1,0 +1,259 @@
+"""The compiled step: one program, one trace, right with everything that changes from call to call."""
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from strategies import plain_problem, same
+
+import mlxopt as mo
+from mlxopt import tree
+from mlxopt.base import GradientTransformation, Params
+
+
+class Counted(NamedTuple):
+    """A transformation, and a list that grows whenever Python runs its update: once for each trace."""
+
+    tx: GradientTransformation
+    traces: list[int]
+
+
+def counted(inner: GradientTransformation) -> Counted:
+    traces: list[int] = []
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        traces.append(1)
+        return inner.update(updates, state, params, **inner.accepted(extra))
+
+    return Counted(GradientTransformation(inner.init, update, inner=[inner]), traces)
+
+
+def loss_fn(params: Params, x: mx.array, y: mx.array) -> mx.array:
+    return mx.mean(mx.square(x @ params["w"] + params["b"] - y))
+
+
+def start() -> Params:
+    return {"w": mx.array([[1.0], [2.0]]), "b": mx.zeros((1,))}
+
+
+X, Y = mx.array([[1.0, 0.5], [-1.0, 2.0], [0.5, 0.5]]), mx.array([[1.0], [0.0], [2.0]])
+
+
+def eager_step(tx: GradientTransformation, params: Params, state: Any, *batch: Any) -> tuple[Any, ...]:
+    loss, grads = mx.value_and_grad(loss_fn)(params, *batch)
+    updates, state = tx.update(grads, state, params)
+    return mo.apply_updates(params, updates), state, loss
+
+
+def test_compile_step_equals_the_eager_step() -> None:
+    tx = mo.chain(mo.clip_by_global_norm(1.0), mo.adamw(lambda count: 0.1 / (1 + count)))
+    step = mo.compile_step(loss_fn, tx)
+    compiled, eager = [start(), tx.init(start())], [start(), tx.init(start())]
+    for _ in range(5):
+        *compiled, loss = step(*compiled, X, Y)
+        *eager, eager_loss = eager_step(tx, *eager, X, Y)
+        assert tree.allclose(compiled, eager, rtol=1e-5, atol=1e-6)
+        assert mx.allclose(loss, eager_loss)
+
+
+def test_one_trace_for_a_run_with_a_schedule_and_a_rate_set_by_hand() -> None:
+    for rate in (mo.cosine_decay(0.1, 100), 0.1):
+        tx, traces = counted(mo.sgd(rate))
+        step = mo.compile_step(loss_fn, tx)
+        params, state = start(), tx.init(start())
+        for index in range(100):
+            if not callable(rate):
+                state = tree.set(state, learning_rate=0.1 / (1 + index))
+            params, state, loss = step(params, state, X, Y)
+        mx.eval(params)
+        assert len(traces) == 1
+        assert loss.item() < loss_fn(start(), X, Y).item()
+
+
+def test_several_batch_shapes_are_each_traced_once() -> None:
+    tx, traces = counted(mo.sgd(0.01))
+    step = mo.compile_step(loss_fn, tx)
+    params, state = start(), tx.init(start())
+    for rows in (3, 2, 3, 2, 1):
+        *_, loss = step(params, state, X[:rows], Y[:rows])
+        assert mx.allclose(loss, loss_fn(params, X[:rows], Y[:rows]))
+    assert len(traces) == 3
+
+
+def test_aux_comes_back() -> None:
+    def with_aux(params: Params, x: mx.array, y: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
+        return loss_fn(params, x, y), {"mean": mx.mean(x)}
+
+    tx = mo.sgd(0.1)
+    params, _, loss, aux = mo.compile_step(with_aux, tx, has_aux=True)(start(), tx.init(start()), X, Y)
+    assert mx.allclose(loss, loss_fn(start(), X, Y))
+    assert mx.allclose(aux["mean"], mx.mean(X))
+    assert tree.allclose(params, mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, Y)[0])
+
+
+class Seen(NamedTuple):
+    value: mx.array
+    grad: Any
+    doubled: mx.array
+
+
+def watcher() -> GradientTransformation:
+    """Keeps what the step hands it."""
+
+    def init(params: Params) -> Seen:
+        return Seen(mx.array(0.0), tree.zeros_like(params), mx.array(0.0))
+
+    def update(updates: Any, state: Seen, params: Params, *, value: Any, grad: Any, value_fn: Any) -> tuple[Any, Seen]:
+        return updates, Seen(value, grad, value_fn(tree.scale(2.0, params)))
+
+    return GradientTransformation(init, update)
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_value_grad_and_value_fn_are_passed_on(has_aux: bool) -> None:
+    tx = mo.chain(mo.identity(), watcher())
+    loss = (lambda params, x, y: (loss_fn(params, x, y), x)) if has_aux else loss_fn
+    _, (_, seen), *_ = mo.compile_step(loss, tx, has_aux=has_aux)(start(), tx.init(start()), X, Y)
+    value, grads = mx.value_and_grad(loss_fn)(start(), X, Y)
+    assert mx.allclose(seen.value, value)
+    assert tree.allclose(seen.grad, grads, atol=1e-6)
+    assert mx.allclose(seen.doubled, loss_fn(tree.scale(2.0, start()), X, Y))
+
+
+def scale_by_value() -> GradientTransformation:
+    def update(updates: Any, state: mo.EmptyState, params: Any = None, *, value: mx.array) -> tuple[Any, Any]:
+        return tree.scale(value, updates), state
+
+    return GradientTransformation(mo.identity().init, update)
+
+
+def test_numbers_as_extras_do_not_retrace() -> None:
+    tx, traces = counted(scale_by_value())
+    step = mo.compile_update(tx)
+    grads = tree.ones_like(start())
+    for value in (0.5, 1.5, 2.5):
+        params, _ = step(grads, tx.init(start()), start(), value=value)
+        assert tree.allclose(params, tree.add_scale(start(), value, grads))
+    assert len(traces) == 1
+
+
+def test_missing_and_misspelt_extras_are_errors_in_a_compiled_step() -> None:
+    step = mo.compile_update(scale_by_value())
+    with pytest.raises(TypeError, match="scale_by_value: update needs the extra argument 'value'"):
+        step(start(), mo.EmptyState(), start())
+    with pytest.raises(TypeError, match=r"no use for the extra argument 'valeu'\. Did you mean 'value'"):
+        step(start(), mo.EmptyState(), start(), value=1.0, valeu=1.0)
+    with pytest.raises(TypeError, match="compile_update: the extra argument 'value_fn' must be an array or a number"):
+        step(start(), mo.EmptyState(), start(), value=1.0, value_fn=loss_fn)
+
+
+def test_random_keys_are_arguments_like_any_other() -> None:
+    def noisy(params: Params, key: mx.array) -> mx.array:
+        return mx.sum(params["b"] * mx.random.normal((1,), key=key))
+
+    tx = mo.sgd(1.0)
+    step = mo.compile_step(noisy, tx)
+    one, other = (step(start(), tx.init(start()), mx.random.key(seed))[0]["b"] for seed in (0, 1))
+    assert mx.allclose(one, -mx.random.normal((1,), key=mx.random.key(0)))
+    assert not mx.array_equal(one, other)
+
+
+def test_the_global_random_state_moves_on_inside_the_program() -> None:
+    dropout = nn.Dropout(0.5)
+
+    def dropped(params: Params) -> mx.array:
+        return mx.sum(dropout(mx.ones((64,)) * params["b"]))
+
+    tx = mo.sgd(1.0)
+    step = mo.compile_step(dropped, tx)
+
+    def gradients(seed: int) -> list[float]:
+        mx.random.seed(seed)
+        return [step(start(), tx.init(start()))[0]["b"].item() for _ in range(4)]
+
+    first = gradients(0)
+    assert len(set(first)) > 1
+    assert gradients(0) == first
+    assert gradients(1) != first
+
+
+def test_a_module_trains_and_frozen_layers_stay() -> None:
+    mx.random.seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    model.layers[0].freeze()
+    frozen = mx.array(model.layers[0].weight)
+
+    def loss(params: Params, x: mx.array, y: mx.array) -> mx.array:
+        model.update(params)
+        return mx.mean(mx.square(model(x) - y))
+
+    tx = mo.adam(0.1)
+    params = model.trainable_parameters()
+    state, step, losses = tx.init(params), mo.compile_step(loss, tx), []
+    for _ in range(30):
+        params, state, value = step(params, state, X, Y)
+        losses.append(value.item())
+    model.update(params)
+    assert losses[-1] < 0.2 * losses[0]
+    assert mx.mean(mx.square(model(X) - Y)).item() <= losses[-1] * 1.05
+    assert mx.array_equal(model.layers[0].weight, frozen)
+
+
+def test_bfloat16_parameters_are_rounded_once() -> None:
+    problem, tx = plain_problem(mx.bfloat16), mo.adamw(0.1)
+    step, wide = mo.compile_update(tx), mo.compile_update(tx)
+    params, state = step(problem.grads[0], tx.init(problem.params), problem.params)
+    exact, _ = wide(
+        tree.map(tree.widen, problem.grads[0]), tx.init(problem.params), tree.map(tree.widen, problem.params)
+    )
+    assert same(params, tree.cast(exact, mx.bfloat16))
+    assert all(leaf.dtype == mx.float32 for leaf in tree.leaves(state[0].mu))
+
+
+def test_small_updates_of_bfloat16_parameters_are_not_lost_in_the_state() -> None:
+    """In bfloat16, 0.999 is 1 and the power of mlx.optimizers never decays; ours does."""
+    tx = mo.scale_by_adam()
+    params = {"w": mx.ones((1,), mx.bfloat16)}
+    state = tx.init(params)
+    for index in range(300):
+        _, state = tx.update({"w": mx.full((1,), 1.0 if index < 50 else 0.0, mx.bfloat16)}, state)
+    assert mx.allclose(state.nu["w"], mx.array((1 - 0.999**50) * 0.999**250), rtol=1e-4)
+
+
+def test_a_foreign_state_is_an_error_even_where_its_arrays_would_fit() -> None:
+    adam, adamax = mo.scale_by_adam(), mo.scale_by_adamax()
+    step = mo.compile_update(adam)
+    step(start(), adam.init(start()), start())
+    with pytest.raises(TypeError, match="scale_by_adam: state must be a ScaleByAdamState, got ScaleByAdamaxState"):
+        step(start(), adamax.init(start()), start())
+
+
+def growing(new: mx.array | float) -> GradientTransformation:
+    return GradientTransformation(lambda params: {"n": mx.array(0)}, lambda u, state, params=None: (u, {"n": new}))
+
+
+def test_a_state_that_changes_its_form_is_an_error() -> None:
+    step = mo.compile_update(growing(mx.array(1.0)))
+    with pytest.raises(ValueError, match=r"at 'n': update turned mlx.core.int32 of shape \(\) into mlx.core.float32"):
+        step(start(), {"n": mx.array(0)}, start())
+    with pytest.raises(ValueError, match="at 'n': update put 1 where only an array is kept"):
+        mo.compile_update(growing(1))(start(), {"n": mx.array(0)}, start())
+
+
+def test_trees_that_do_not_match_are_errors_that_name_the_path() -> None:
+    tx = mo.adam(0.1)
+    step = mo.compile_update(tx)
+    with pytest.raises(ValueError, match=r"scale_by_adam: at the top of the tree: .* only the other has \['b'\]"):
+        step({"w": X}, tx.init(start()), start())
+    with pytest.raises(ValueError, match=r"at 'b': every leaf must be an mx\.array, got 1\.0"):
+        step({"w": X, "b": 1.0}, tx.init(start()), start())
+
+
+def test_what_cannot_be_compiled_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match=r"compile_update: expected a GradientTransformation, got 0\.1"):
+        mo.compile_update(0.1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="compile_step: expected a GradientTransformation"):
+        mo.compile_step(loss_fn, mo.adam)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="compile_step: loss_fn must be a function, got 3"):
+        mo.compile_step(3, mo.adam(0.1))  # type: ignore[arg-type]
