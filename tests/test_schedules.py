@@ -280,13 +280,13 @@ def test_a_count_is_an_integer(count: Any) -> None:
 
 READABLE = [
     "constant_schedule(0.5)",
-    "cosine_decay(0.1, 100, end=0.0, exponent=2.0, transition_begin=3)",
-    "exponential_decay(0.1, 0.9, transition_steps=2, transition_begin=0, staircase=True, end_value=0.01)",
+    "cosine_decay(0.1, 100, exponent=2.0, transition_begin=3)",
+    "exponential_decay(0.1, 0.9, transition_steps=2, staircase=True, end_value=0.01)",
     "piecewise_interpolate_schedule('cosine', 1.0, boundaries_and_scales={4: 2.0, 10: 0.1})",
-    "with_warmup(step_decay(0.1, 0.5, 4, transition_begin=0), 10, init_value=0.0)",
-    "join_schedules([linear_schedule(0.0, 0.1, 5, transition_begin=0), rex_schedule(0.1, 20, end_value=0.0)], [5])",
-    "scaled(inverse_sqrt_schedule(1.0, 5, init_value=0.0), shifted(linear_to_zero(1.0, 50), -2))",
-    "repeated(clipped(wsd_schedule(1.0, 2, 3, 4, init_value=0.0, end_value=0.0, shape='1-sqrt'), low=0.1), 12)",
+    "with_warmup(step_decay(0.1, 0.5, 4), 10)",
+    "join_schedules([linear_schedule(0.0, 0.1, 5), rex_schedule(0.1, 20)], [5])",
+    "scaled(inverse_sqrt_schedule(1.0, 5), shifted(linear_to_zero(1.0, 50), -2))",
+    "repeated(clipped(wsd_schedule(1.0, 2, 3, 4, shape='1-sqrt'), low=0.1), 12)",
     "scaled(linear_to_zero(1.0, 50), mx.array(0.5))",
 ]
 

@@ -1,0 +1,157 @@
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlxopt import MaskedNode, TreeError, apply_updates, incremental_update, periodic_update
+
+nn: Any = mlx.nn
+LOW_PRECISION = [mx.float16, mx.bfloat16]
+VALUES = st.floats(-100, 100, width=16)
+
+
+def plain(node: Any) -> Any:
+    """The tree with arrays as comparable values."""
+    if isinstance(node, mx.array):
+        return (str(node.dtype), node.shape, node.tolist())
+    if isinstance(node, dict):
+        return {key: plain(part) for key, part in node.items()}
+    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
+
+
+# apply_updates
+
+
+def test_an_update_too_small_for_bfloat16_leaves_the_nearest_number() -> None:
+    one = mx.array(1.0, mx.bfloat16)
+    assert apply_updates(one, mx.array(1e-3)).item() == 1.0
+    assert apply_updates(one, mx.array(5e-3)).item() == 1.0078125
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+@given(params=st.lists(VALUES, min_size=4, max_size=4), updates=st.lists(VALUES, min_size=4, max_size=4))
+def test_the_sum_is_rounded_once(dtype: mx.Dtype, params: list[float], updates: list[float]) -> None:
+    p, u = mx.array(params, dtype), mx.array(updates, mx.float32) * 1e-2
+    assert plain(apply_updates({"w": p}, {"w": u})) == plain({"w": (p.astype(mx.float32) + u).astype(dtype)})
+
+
+def test_updates_of_low_precision_are_added_in_float32() -> None:
+    params, updates = mx.array([1.0, 256.0], mx.bfloat16), mx.array([0.00390625, 1.5], mx.float16)
+    expected = mx.array([1.00390625, 257.5]).astype(mx.bfloat16)
+    assert plain(apply_updates(params, updates)) == plain(expected)
+
+
+def test_holes_leave_their_parameter_alone() -> None:
+    params = {"a": mx.array([1.0]), "b": (mx.array(2), mx.array(3.0)), "c": None}
+    moved = apply_updates(params, {"a": MaskedNode(), "b": (None, mx.array(1.0)), "c": None})
+    assert plain(moved) == plain({"a": mx.array([1.0]), "b": (mx.array(2), mx.array(4.0)), "c": None})
+
+
+@pytest.mark.parametrize("dtype", [mx.int8, mx.uint8, mx.int32, mx.int64])
+def test_integers_take_integer_updates_exactly(dtype: mx.Dtype) -> None:
+    assert plain(apply_updates({"n": mx.array([100], dtype)}, {"n": mx.array([7], dtype)})) == plain(
+        {"n": mx.array([107], dtype)}
+    )
+
+
+def test_large_integers_are_not_rounded() -> None:
+    assert apply_updates(mx.array(2**24 + 1), mx.array(2)).item() == 2**24 + 3
+
+
+def test_a_floating_update_of_an_integer_is_an_error_with_the_path() -> None:
+    message = r"apply_updates: at 'x\.0': a mlx\.core\.int32 parameter cannot take a mlx\.core\.float32 update"
+    with pytest.raises(TreeError, match=message):
+        apply_updates({"x": [mx.array([1])]}, {"x": [mx.array([0.5])]})
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (3, 1), (4,)])
+def test_an_update_of_another_shape_is_an_error_with_the_path(shape: tuple[int, ...]) -> None:
+    message = r"apply_updates: at 'x\.w': an update of shape \(.*\) does not fit a parameter of shape \(3,\)"
+    with pytest.raises(TreeError, match=message):
+        apply_updates({"x": {"w": mx.zeros((3,))}}, {"x": {"w": mx.zeros(shape)}})
+
+
+def test_updates_of_another_structure_are_an_error_with_the_path() -> None:
+    with pytest.raises(
+        TreeError, match=r"apply_updates: at 'x': .*only the first tree has \['w'\], only the other has \['v'\]"
+    ):
+        apply_updates({"x": {"w": mx.zeros((3,))}}, {"x": {"v": mx.zeros((3,))}})
+    with pytest.raises(TreeError, match=r"apply_updates: at 'x': expected None.*got an array of shape \(3,\)"):
+        apply_updates({"x": None}, {"x": mx.zeros((3,))})
+
+
+def test_an_update_that_is_no_array_is_an_error_with_the_path() -> None:
+    with pytest.raises(TreeError, match=r"apply_updates: at 'x': every leaf must be an mx\.array, got 0\.5"):
+        apply_updates({"x": mx.array(1.0)}, {"x": 0.5})
+    with pytest.raises(TreeError, match=r"apply_updates: at 'x': every leaf must be an mx\.array, got 0\.5"):
+        apply_updates({"x": 0.5}, {"x": mx.zeros(())})
+
+
+def test_a_module_is_an_error_with_advice() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(TreeError, match=r"apply_updates: .* Linear .* Pass model\.trainable_parameters\(\)"):
+        apply_updates(model, model.trainable_parameters())
+
+
+def test_key_order_and_the_old_parameters_stay() -> None:
+    params, updates = {"b": mx.array(1.0), "a": mx.array(2.0)}, {"a": mx.array(1.0), "b": mx.array(1.0)}
+    before = plain(params)
+    moved = apply_updates(params, updates)
+    assert list(moved) == ["b", "a"]
+    assert plain(params) == before
+
+
+# incremental_update
+
+
+def test_incremental_update_in_bfloat16_keeps_the_dtype_and_computes_in_float32() -> None:
+    new, old = mx.array([1.0, 300.0], mx.bfloat16), mx.array([3.0, 100.0], mx.bfloat16)
+    step = 0.3
+    expected = (step * new.astype(mx.float32) + (1 - step) * old.astype(mx.float32)).astype(mx.bfloat16)
+    assert plain(incremental_update({"w": new}, {"w": old}, step)) == plain({"w": expected})
+
+
+def test_incremental_update_takes_the_dtype_of_the_average() -> None:
+    assert incremental_update(mx.array(1.0, mx.bfloat16), mx.array(0.0), 0.5).dtype == mx.float32
+    assert incremental_update(mx.array(1.0), mx.array(0.0, mx.bfloat16), mx.array(0.5)).dtype == mx.bfloat16
+
+
+@given(VALUES, VALUES)
+def test_incremental_update_ends_at_old_and_new(new: float, old: float) -> None:
+    assert incremental_update(mx.array(new), mx.array(old), 0.0).item() == old
+    assert incremental_update(mx.array(new), mx.array(old), 1.0).item() == new
+
+
+@pytest.mark.parametrize("step_size", [-0.1, 1.5, float("nan")])
+def test_incremental_update_wants_a_share(step_size: float) -> None:
+    with pytest.raises(ValueError, match=f"incremental_update: step_size must be .*got {step_size}"):
+        incremental_update({}, {}, step_size)
+
+
+def test_incremental_update_wants_one_structure() -> None:
+    with pytest.raises(TreeError, match=r"at 'a': expected a list.*got a tuple"):
+        incremental_update({"a": [mx.array(1.0)]}, {"a": (mx.array(1.0),)}, 0.5)
+
+
+# periodic_update
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 5, 6, 10])
+def test_periodic_update_takes_the_new_ones_at_multiples_of_the_period(steps: int) -> None:
+    new, old = {"w": mx.array([1.0])}, {"w": mx.array([0.0])}
+    expected = new if steps % 5 == 0 else old
+    assert plain(periodic_update(new, old, steps, 5)) == plain(expected)
+    assert plain(periodic_update(new, old, mx.array(steps), mx.array(5))) == plain(expected)
+
+
+def test_periodic_update_keeps_a_nan_out_of_the_steps_between() -> None:
+    assert periodic_update(mx.array(float("nan")), mx.array(1.0), 3, 2).item() == 1.0
+
+
+@pytest.mark.parametrize(("period", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (None, TypeError)])
+def test_periodic_update_wants_a_whole_period(period: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"periodic_update: update_period must be .*got {period}"):
+        periodic_update({}, {}, 1, period)
