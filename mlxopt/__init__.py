@@ -35,6 +35,7 @@ from mlxopt.numerics import safe_increment as safe_increment
 from mlxopt.numerics import safe_norm as safe_norm
 from mlxopt.numerics import safe_root_mean_squares as safe_root_mean_squares
 from mlxopt.numerics import scheduled as scheduled
+from mlxopt.numerics import sign as sign
 from mlxopt.numerics import unbiased_mean as unbiased_mean
 from mlxopt.optimizers import ScaleByAdaDeltaState as ScaleByAdaDeltaState
 from mlxopt.optimizers import ScaleByAdamaxState as ScaleByAdamaxState

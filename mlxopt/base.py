@@ -1,9 +1,8 @@
 """The words: what a gradient transformation is, how it is called, and how it reads when printed."""
 
-import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -86,7 +85,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
     Args:
         init: Function from parameters to a state that holds arrays only.
         update: Function of ``(updates, state, params)`` and keyword-only extras.
-        inner: Transformations that ``update`` calls, whose extras it accepts and hands on with ``accepted``.
+        inner: Transformations that ``update`` calls; it takes their extras, and hands them on with ``accepted``.
         stages: The same for a chain, which dissolves when it is put into another chain.
 
     Example:
@@ -109,7 +108,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         init: Callable[..., State],
         update: Callable[..., tuple[Updates, State]],
         *,
-        inner: Iterable["GradientTransformation"] = (),
+        inner: Iterable["GradientTransformation"] | None = None,
         stages: Iterable["GradientTransformation"] | None = None,
     ) -> Self:
         for role, function in (("init", init), ("update", update)):
@@ -119,7 +118,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
                 )
 
         def checked_init(params: Params) -> State:
-            with _naming(self.name):
+            with tree.naming(self.name):
                 tree.map(tree.require_array, params)
                 state = init(params)
                 tree.map(tree.require_array, state)
@@ -129,23 +128,23 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             updates: Updates, state: State, params: Params | None = None, **extra: Any
         ) -> tuple[Updates, State]:
             self._check_call(state, params, extra)
-            with _naming(self.name):
+            with tree.naming(self.name):
                 wide = tree.map(tree.widen, updates)
                 changed, new_state = update(wide, state, params, **self.accepted(extra))
-                return tree.map(_same_shape_and_dtype, updates, changed), new_state
+                return tree.map(_as_it_came, updates, changed), new_state
 
         self = super().__new__(cls, (checked_init, checked_update))
         self._raw = (init, update)
         self._needs = _read_needs(update)
         self.stages = None if stages is None else tuple(stages)
-        self._inner = (*inner, *(self.stages or ()))
+        self._inner = self.stages if inner is None else tuple(inner)
         self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
         self._spell = lambda: f"{self.name}(...)"
         return self
 
     _raw: tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]
     _needs: _Needs
-    _inner: tuple["GradientTransformation", ...]
+    _inner: tuple["GradientTransformation", ...] | None
     _spell: Callable[[], str]
 
     @property
@@ -161,12 +160,13 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
     @property
     def extras(self) -> frozenset[str]:
         """Extra arguments with a use in this transformation or in one inside it."""
-        return self._needs.extras.union(*(inner.extras for inner in self._inner))
+        return self._needs.extras.union(*(inner.extras for inner in self._inner or ()))
 
     @property
     def _any_extras(self) -> bool:
-        hands_on = self._inner or self.stages is not None
-        return any(inner._any_extras for inner in self._inner) if hands_on else self._needs.any_extras
+        if self._inner is None:
+            return self._needs.any_extras
+        return any(inner._any_extras for inner in self._inner)
 
     def accepted(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the extra arguments that this transformation has a use for."""
@@ -174,13 +174,18 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     def spelled(self, name: str, spell: Callable[[], str]) -> Self:
         """The same transformation under another name and expression."""
-        inner = self._inner if self.stages is None else ()
-        renamed = type(self)(*self._raw, inner=inner, stages=self.stages)
+        renamed = type(self)(*self._raw, inner=self._inner, stages=self.stages)
         renamed.name, renamed._spell = name, spell
         return renamed
 
     def __repr__(self) -> str:
         return self._spell()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
 
     def _check_call(self, state: State, params: Params | None, extra: Mapping[str, Any]) -> None:
         if not self._any_extras:
@@ -201,21 +206,11 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             )
 
 
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the name of a transformation in front of an error that names a path."""
-    try:
-        yield
-    except tree.TreeError as error:
-        raise error.inside(name) from error.__cause__
-
-
-def _same_shape_and_dtype(update: mx.array, changed: mx.array) -> mx.array:
-    if tree.require_array(changed).shape != update.shape:
-        raise tree.TreeError(
-            f"an update of shape {update.shape} came out with shape {changed.shape}. "
-            "Call init with the parameters that these updates belong to"
-        )
+def _as_it_came(update: mx.array, changed: mx.array) -> mx.array:
+    """Round what became of an update to the dtype in which it came."""
+    tree.require_same_shape(changed, update)
+    if mx.issubdtype(changed.dtype, mx.inexact) and not mx.issubdtype(update.dtype, mx.inexact):
+        raise tree.TreeError(f"a {update.dtype} update would be cut to whole numbers. Cast it, or mask this leaf")
     return changed.astype(update.dtype)
 
 

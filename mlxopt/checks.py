@@ -53,7 +53,7 @@ def whole(where: str, *, low: int = 0, **named: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{where}: {name} must be an integer, got {value!r}. Steps are counted in whole updates.")
         if not low <= int(value) <= 2**31 - 1:
-            raise ValueError(f"{where}: {name} must be in [{low}, 2**31 - 1], got {value}. Pass a count of updates.")
+            raise ValueError(f"{where}: {name} must be in [{low}, 2**31 - 1], got {value}. Pass one in that range.")
 
 
 def increasing(where: str, name: str, values: Sequence[int]) -> None:
@@ -80,3 +80,10 @@ def scalar_or_schedule(where: str, *, low: float = -math.inf, **named: Any) -> N
         if value is None:
             raise TypeError(f"{where}: {name} must be a number or a schedule, got None. Pass 1.0 to change nothing.")
     number(where, low=low, **{name: value for name, value in named.items() if not callable(value)})
+
+
+def floating(where: str, **named: Any) -> None:
+    """Require each named value to be a floating dtype, or ``None``."""
+    for name, value in named.items():
+        if value is not None and not (isinstance(value, mx.Dtype) and mx.issubdtype(value, mx.inexact)):
+            raise TypeError(f"{where}: {name} must be a floating dtype, got {value!r}. Pass mx.float32 or mx.bfloat16.")

@@ -204,6 +204,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
     for tx in transforms.values():
         require_transformation("partition", tx)
     _require_choice("partition", "param_labels", param_labels)
+    transforms = dict(transforms)
     position = {label: index for index, label in enumerate(transforms)}
 
     def known(label: Any) -> Any:

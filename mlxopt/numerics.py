@@ -23,7 +23,7 @@ def safe_increment(count: mx.array) -> mx.array:
     """
     if not mx.issubdtype(count.dtype, mx.integer):
         raise TypeError(f"safe_increment: count must be an integer array, got {count.dtype}. Cast it to int32.")
-    largest = mx.iinfo(count.dtype).max
+    largest = mx.array(mx.iinfo(count.dtype).max, count.dtype)
     return mx.where(count < largest, count + 1, count)
 
 
@@ -56,7 +56,8 @@ def as_scalar(value: float | mx.array) -> mx.array:
 def per_step(scalar: mx.array) -> mx.array:
     """Mark a scalar as computed once a step.
 
-    ``mx.compile`` would otherwise evaluate its formula again for every element of the leaf it scales.
+    ``mx.compile`` would otherwise evaluate its formula again for every element of the leaf it scales; a copy like this
+    one it never fuses.
 
     Args:
         scalar: 0-d array.
@@ -65,8 +66,7 @@ def per_step(scalar: mx.array) -> mx.array:
         >>> per_step(mx.array(2.0))
         array(2, dtype=float32)
     """
-    fenced: list[mx.array] = mx.depends([scalar], [scalar])
-    return fenced[0]
+    return mx.contiguous(scalar)
 
 
 def bias_correction(decay: float | mx.array, count: mx.array) -> mx.array:
@@ -207,6 +207,19 @@ def scheduled(hyperparameter: ScalarOrSchedule, count: mx.array, held: mx.array 
     if callable(hyperparameter):
         return as_scalar(hyperparameter(count))
     return as_scalar(hyperparameter if held is None else held)
+
+
+def sign(x: mx.array) -> mx.array:
+    """Compute the sign, NaN for NaN; ``mx.sign`` makes it 0, which hides a broken gradient.
+
+    Args:
+        x: Array.
+
+    Example:
+        >>> sign(mx.array([-2.0, 0.0, float("nan")]))
+        array([-1, 0, nan], dtype=float32)
+    """
+    return mx.where(mx.isnan(x), x, mx.sign(x))
 
 
 def safe_norm(

@@ -106,10 +106,8 @@ def _advance(
     tx: GradientTransformation, grads: Updates, state: State, params: Params, extra: Mapping[str, Any]
 ) -> tuple[Params, State]:
     updates, new_state = tx.update(tree.map(tree.widen, grads), state, params, **extra)
-    try:
+    with tree.naming(f"the state of {tx.name}"):
         tree.map(_require_same_type, state, new_state)
-    except tree.TreeError as error:
-        raise error.inside(f"the state of {tx.name}") from None
     return apply_updates(params, updates), new_state
 
 

@@ -23,18 +23,15 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     def moved(param: mx.array, update: mx.array | None) -> mx.array:
         if update is None:
             return param
-        if tree.require_array(update).shape != tree.require_array(param).shape:
-            raise tree.TreeError(f"an update of shape {update.shape} does not fit a parameter of shape {param.shape}")
+        tree.require_same_shape(update, param)
         if not mx.issubdtype(param.dtype, mx.inexact) and mx.issubdtype(update.dtype, mx.inexact):
             raise tree.TreeError(
                 f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
             )
         return (tree.widen(param) + tree.widen(update)).astype(param.dtype)
 
-    try:
+    with tree.naming("apply_updates"):
         return tree.map(moved, params, updates, holes=True)
-    except tree.TreeError as error:
-        raise error.inside("apply_updates") from None
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: float | mx.array) -> Params:
@@ -52,9 +49,11 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: floa
     checks.number("incremental_update", low=0.0, high=1.0, step_size=step_size)
 
     def average(new: mx.array, old: mx.array) -> mx.array:
+        tree.require_same_shape(new, old)
         return (step_size * tree.widen(new) + (1 - step_size) * tree.widen(old)).astype(old.dtype)
 
-    return tree.map(average, new_tensors, old_tensors)
+    with tree.naming("incremental_update"):
+        return tree.map(average, new_tensors, old_tensors)
 
 
 def periodic_update(
@@ -64,7 +63,7 @@ def periodic_update(
 
     Args:
         new_tensors: Newest parameters.
-        old_tensors: Parameters kept between.
+        old_tensors: Parameters kept between, whose dtypes are kept.
         steps: Steps made so far.
         update_period: Steps from one replacement to the next.
 
@@ -74,4 +73,11 @@ def periodic_update(
     """
     if not isinstance(update_period, mx.array):
         checks.whole("periodic_update", low=1, update_period=update_period)
-    return tree.where(mx.array(steps % update_period == 0), new_tensors, old_tensors)
+    due = mx.array(steps % update_period == 0)
+
+    def replaced(new: mx.array, old: mx.array) -> mx.array:
+        tree.require_same_shape(new, old)
+        return mx.where(due, new.astype(old.dtype), old)
+
+    with tree.naming("periodic_update"):
+        return tree.map(replaced, new_tensors, old_tensors)

@@ -1,3 +1,4 @@
+import copy
 import math
 import re
 from collections.abc import Callable
@@ -322,7 +323,7 @@ def leave_holes(updates: Any, params: Any) -> Any:
     [
         (change_structure, r"stateless: at 'b': expected a list.*got a tuple"),
         (drop_leaf, r"stateless: at the top of the tree: .*\['b'\]"),
-        (change_shape, r"stateless: at 'w': an update of shape \(2,\) came out with shape \(\)"),
+        (change_shape, r"stateless: at 'w': shape \(\) does not fit shape \(2,\)"),
         (return_floats, r"stateless: at 'w': every leaf must be an mx\.array, got 1\.0"),
         (leave_holes, r"stateless: at 'w': expected an array of shape \(2,\).*got a hole \(None\)"),
     ],
@@ -335,7 +336,7 @@ def test_updates_that_come_out_changed_are_an_error_with_name_and_path(rule: Any
 def test_updates_of_other_shapes_than_the_memory_are_an_error_with_name_and_path() -> None:
     tx = mlxopt.adam(0.1)
     state = tx.init({"w": mx.zeros((3,))})
-    message = r"scale_by_adam: at 'w': an update of shape \(1,\) came out with shape \(3,\)"
+    message = r"scale_by_adam: at 'w': shape \(3,\) does not fit shape \(1,\)"
     with pytest.raises(TreeError, match=message):
         tx.update({"w": mx.zeros((1,))}, state)
     with pytest.raises(TreeError, match=r"scale_by_adam: at the top of the tree: .*\['v'\]"):
@@ -352,7 +353,7 @@ def test_a_state_of_other_things_than_arrays_is_an_error_with_the_path(leaf: Any
 def test_an_error_names_the_innermost_transformation() -> None:
     tx = chain(clip(1.0), masked(mlxopt.adam(0.1), by_path("w"), otherwise="pass"))
     state = tx.init(GRADS)
-    with pytest.raises(TreeError, match=r"^scale_by_adam: at 'w': an update of shape \(1,\)"):
+    with pytest.raises(TreeError, match=r"^scale_by_adam: at 'w': shape \(2,\) does not fit shape \(1,\)"):
         tx.update({"w": mx.zeros((1,)), "b": [mx.array(0.0)]}, state)
 
 
@@ -478,3 +479,38 @@ def test_a_renamed_transformation_still_does_the_same() -> None:
     again = tx.spelled("mine", lambda: "mine()")
     assert (repr(again), again.name, again.extras) == ("mine()", "mine", tx.extras)
     assert plain(run(again, loss=3.0)) == plain(run(tx, loss=3.0))
+
+
+def test_a_copy_is_the_transformation_itself() -> None:
+    tx = mlxopt.adamw(0.1)
+    assert copy.copy(tx) is tx
+    assert copy.deepcopy({"tx": tx})["tx"] is tx
+
+
+def test_an_ensemble_updates_under_vmap() -> None:
+    """Every transformation is a function of arrays: a batch of parameters may share one call."""
+    tx = mlxopt.chain(mlxopt.clip_by_global_norm(1.0), mlxopt.adamw(lambda count: 0.1 / (1 + count), nesterov=True))
+    batch = {"w": mx.random.normal((3, 4), key=mx.random.key(0))}
+    states = mx.vmap(lambda w: tx.update({"w": w}, tx.init({"w": w}), {"w": w})[0]["w"])(batch["w"])
+    alone = [tx.update({"w": w}, tx.init({"w": w}), {"w": w})[0]["w"] for w in batch["w"]]
+    assert mx.allclose(states, mx.stack(alone), rtol=1e-5)
+
+
+def test_an_update_can_be_differentiated() -> None:
+    """The slope of a first AdamW step in the learning rate and in the weight decay."""
+
+    def stepped(rate: mx.array, decay: mx.array) -> mx.array:
+        tx = mlxopt.adamw(rate, weight_decay=decay)
+        given = {"w": mx.array([2.0])}
+        updates, _ = tx.update({"w": mx.array([3.0])}, tx.init(given), given)
+        return mx.sum(updates["w"])
+
+    by_rate, by_decay = mx.grad(stepped, argnums=(0, 1))(mx.array(0.1), mx.array(0.5))
+    assert by_rate.item() == pytest.approx(-2.0, rel=1e-5)
+    assert by_decay.item() == pytest.approx(-0.2, rel=1e-5)
+
+
+@pytest.mark.parametrize("tx", [mlxopt.named_chain(), mlxopt.partition({}, "none"), mlxopt.chain()])
+def test_a_combinator_of_nothing_takes_no_extras(tx: GradientTransformation) -> None:
+    with pytest.raises(TypeError, match="no use for the extra argument 'valeu'"):
+        tx.update({}, tx.init({}), valeu=1.0)

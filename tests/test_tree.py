@@ -709,3 +709,21 @@ def test_random_like_depends_on_the_key_only() -> None:
 def test_random_like_takes_a_sampler() -> None:
     drawn = tree.random_like(mx.random.key(0), {"a": mx.zeros((100,))}, mx.random.uniform)["a"]
     assert 0.0 <= number(mx.min(drawn)) < number(mx.max(drawn)) <= 1.0
+
+
+def test_set_refuses_two_values_for_one_place() -> None:
+    state = {"a": {"count": mx.array(1)}}
+    for names in ({"a": {"count": 2}, "a.count": 3}, {"count": 2, "a.count": 3}):
+        with pytest.raises(KeyError, match=r"tree\.set: names must not meet in one place"):
+            tree.set(state, names)
+
+
+def test_comparisons_refuse_to_broadcast() -> None:
+    for compare in (tree.allclose, tree.vdot):
+        with pytest.raises(TreeError, match=r"at 'w': shape \(1,\) does not fit shape \(3,\)"):
+            compare({"w": mx.ones((1,))}, {"w": mx.ones((3,))})
+
+
+def test_scaling_keeps_floats_and_does_not_cut_integers() -> None:
+    scaled = tree.scale(0.5, {"h": mx.ones((1,), mx.float16), "n": mx.array([3])})
+    assert (scaled["h"].dtype, scaled["n"].item()) == (mx.float16, 1.5)

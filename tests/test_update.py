@@ -69,7 +69,7 @@ def test_a_floating_update_of_an_integer_is_an_error_with_the_path() -> None:
 
 @pytest.mark.parametrize("shape", [(1,), (), (3, 1), (4,)])
 def test_an_update_of_another_shape_is_an_error_with_the_path(shape: tuple[int, ...]) -> None:
-    message = r"apply_updates: at 'x\.w': an update of shape \(.*\) does not fit a parameter of shape \(3,\)"
+    message = r"apply_updates: at 'x\.w': shape \(.*\) does not fit shape \(3,\)"
     with pytest.raises(TreeError, match=message):
         apply_updates({"x": {"w": mx.zeros((3,))}}, {"x": {"w": mx.zeros(shape)}})
 
@@ -155,3 +155,15 @@ def test_periodic_update_keeps_a_nan_out_of_the_steps_between() -> None:
 def test_periodic_update_wants_a_whole_period(period: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=rf"periodic_update: update_period must be .*got {period}"):
         periodic_update({}, {}, 1, period)
+
+
+@pytest.mark.parametrize(
+    "replace", [lambda new, old: incremental_update(new, old, 0.5), lambda new, old: periodic_update(new, old, 1, 1)]
+)
+def test_averages_keep_dtypes_and_refuse_to_broadcast(replace: Any) -> None:
+    old = {"w": mx.zeros((1,), mx.bfloat16)}
+    assert replace({"w": mx.ones((1,))}, old)["w"].dtype == mx.bfloat16
+    with pytest.raises(
+        TreeError, match=r"^(incremental|periodic)_update: at 'w': shape \(3,\) does not fit shape \(1,\)"
+    ):
+        replace({"w": mx.ones((3,))}, old)

@@ -52,6 +52,7 @@ def scale_by_adam(
         Kingma & Ba, "Adam: A Method for Stochastic Optimization", 2015, arXiv:1412.6980.
     """
     checks.decay_rate("scale_by_adam", b1=b1, b2=b2)
+    checks.floating("scale_by_adam", mu_dtype=mu_dtype)
     checks.non_negative("scale_by_adam", eps=eps, eps_root=eps_root)
 
     def init_fn(params: Params) -> ScaleByAdamState:

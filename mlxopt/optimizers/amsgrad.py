@@ -58,6 +58,7 @@ def scale_by_amsgrad(
         Reddi, Kale & Kumar, "On the Convergence of Adam and Beyond", 2018, arXiv:1904.09237.
     """
     checks.decay_rate("scale_by_amsgrad", b1=b1, b2=b2)
+    checks.floating("scale_by_amsgrad", mu_dtype=mu_dtype)
     checks.non_negative("scale_by_amsgrad", eps=eps, eps_root=eps_root)
 
     def init_fn(params: Params) -> ScaleByAmsgradState:

@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import running_mean
+from mlxopt.numerics import running_mean, sign
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -46,13 +46,14 @@ def scale_by_lion(
         Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675.
     """
     checks.decay_rate("scale_by_lion", b1=b1, b2=b2)
+    checks.floating("scale_by_lion", mu_dtype=mu_dtype)
     checks.choice("scale_by_lion", "mode", mode, ("hard", "smooth", "refined"))
     checks.positive("scale_by_lion", smooth_beta=smooth_beta)
 
-    def sign(mean: mx.array) -> mx.array:
+    def bounded(mean: mx.array) -> mx.array:
         if mode == "smooth":
             return mx.tanh(smooth_beta * mean)
-        return mx.sign(mean) if mode == "hard" else mx.clip(mean, -1.0, 1.0)
+        return sign(mean) if mode == "hard" else mx.clip(mean, -1.0, 1.0)
 
     def init_fn(params: Params) -> ScaleByLionState:
         return ScaleByLionState(tree.memory_like(params, dtype=mu_dtype))
@@ -61,7 +62,7 @@ def scale_by_lion(
         updates: Updates, state: ScaleByLionState, params: Params | None = None
     ) -> tuple[Updates, ScaleByLionState]:
         del params
-        direction = tree.map(lambda g, m: sign(running_mean(g, m, b1)), updates, state.mu)
+        direction = tree.map(lambda g, m: bounded(running_mean(g, m, b1)), updates, state.mu)
         mu = tree.map(lambda g, m: running_mean(g, m, b2), updates, state.mu)
         return direction, ScaleByLionState(tree.cast(mu, mu_dtype))
 

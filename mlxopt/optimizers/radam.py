@@ -75,7 +75,7 @@ def scale_by_radam(
         b2: Decay of the power, above 0.
         eps: Added to the root.
         eps_root: Added to the power, inside the root.
-        threshold: Degrees of freedom from which the power is used, above 4.
+        threshold: Degrees of freedom from which the power is used, at least 4.
         nesterov: Let the mean look one step ahead.
 
     Example:
@@ -135,7 +135,7 @@ def radam(
         b2: Decay of the power, above 0.
         eps: Added to the root.
         eps_root: Added to the power, inside the root.
-        threshold: Degrees of freedom from which the power is used, above 4.
+        threshold: Degrees of freedom from which the power is used, at least 4.
         nesterov: Let the mean look one step ahead.
 
     Example:

@@ -40,6 +40,7 @@ def trace(
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
     """
     checks.decay_rate("trace", decay=decay)
+    checks.floating("trace", accumulator_dtype=accumulator_dtype)
     checks.number("trace", low=0.0, high=1.0, dampening=dampening)
     if nesterov and dampening != 0.0:
         raise ValueError(f"trace: dampening must be 0 with nesterov, got {dampening}. Choose one of the two.")
@@ -83,6 +84,7 @@ def ema(decay: float, debias: bool = True, accumulator_dtype: mx.Dtype | None = 
         {'w': array(2, dtype=float32)}
     """
     checks.decay_rate("ema", decay=decay)
+    checks.floating("ema", accumulator_dtype=accumulator_dtype)
 
     def init_fn(params: Params) -> EmaState:
         return EmaState(new_count(), tree.memory_like(params, dtype=accumulator_dtype))

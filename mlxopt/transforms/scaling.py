@@ -14,7 +14,7 @@ from mlxopt.base import (
     stateless,
     stateless_with_tree_map,
 )
-from mlxopt.numerics import new_count, safe_increment, scheduled
+from mlxopt.numerics import new_count, safe_increment, scheduled, sign
 from mlxopt.readable import readable
 
 
@@ -126,4 +126,4 @@ def scale_by_sign() -> GradientTransformation:
         >>> tx.update({"w": mx.array([2.0, 0.0, -3.0])}, tx.init({"w": mx.zeros((3,))}))[0]
         {'w': array([1, 0, -1], dtype=float32)}
     """
-    return stateless_with_tree_map(lambda u, p: mx.sign(u))
+    return stateless_with_tree_map(lambda u, p: sign(u))

@@ -29,6 +29,7 @@ from mlxopt.tree.dtypes import full_like as full_like
 from mlxopt.tree.dtypes import memory_like as memory_like
 from mlxopt.tree.dtypes import ones_like as ones_like
 from mlxopt.tree.dtypes import require_array as require_array
+from mlxopt.tree.dtypes import require_same_shape as require_same_shape
 from mlxopt.tree.dtypes import widen as widen
 from mlxopt.tree.dtypes import zeros_like as zeros_like
 from mlxopt.tree.random import random_like as random_like
@@ -41,4 +42,5 @@ from mlxopt.tree.structure import items as items
 from mlxopt.tree.structure import leaves as leaves
 from mlxopt.tree.structure import map as map
 from mlxopt.tree.structure import map_with_path as map_with_path
+from mlxopt.tree.structure import naming as naming
 from mlxopt.tree.structure import paths as paths

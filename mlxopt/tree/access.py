@@ -5,7 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxopt.tree.structure import Tree, TreeError, children, is_container, map_with_path, rebuild, walk
+from mlxopt.tree.structure import Tree, TreeError, children, is_container, map_with_path, naming, rebuild, walk
 
 
 def get_all(tree: Tree, name: str) -> dict[str, Any]:
@@ -59,10 +59,8 @@ def _replacement(where: str, old: Any, new: Any) -> Any:
             raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")
         return array
 
-    try:
+    with naming(where):
         return map_with_path(fitted, old, new)
-    except TreeError as error:
-        raise error.inside(where) from None
 
 
 def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **by_name: Any) -> Tree:
@@ -78,7 +76,11 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **by_name: Any) 
         >>> set(state, learning_rate=0.01)
         {'rate': {'learning_rate': array(0.01, dtype=float32)}}
     """
-    wanted = {_locate("tree.set", tree, name): value for name, value in {**(values or {}), **by_name}.items()}
+    given = {**(values or {}), **by_name}
+    wanted = {_locate("tree.set", tree, name): value for name, value in given.items()}
+    inner = [path for path in wanted for other in wanted if path.startswith(f"{other}.")]
+    if inner or len(wanted) < len(given):
+        raise KeyError(f"tree.set: names must not meet in one place, got {list(given)}. Set each value once.")
 
     def rebuilt(node: Tree, path: str) -> Tree:
         if path in wanted:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxopt.tree.dtypes import abs_sq, widen
+from mlxopt.tree.dtypes import abs_sq, require_same_shape, widen
 from mlxopt.tree.structure import Tree, leaves, map
 
 
@@ -52,23 +52,28 @@ def div(tree: Tree, other: Tree) -> Tree:
 
 
 def scale(scalar: float | mx.array, tree: Tree) -> Tree:
-    """Multiply every leaf by one scalar, keeping its dtype.
+    """Multiply every leaf by one scalar, keeping floating dtypes.
 
     Example:
         >>> scale(0.5, {"a": mx.array(3.0)})
         {'a': array(1.5, dtype=float32)}
     """
-    return map(lambda leaf: (scalar * leaf).astype(leaf.dtype), tree)
+    return map(lambda leaf: _in_dtype_of(leaf, scalar * leaf), tree)
 
 
 def add_scale(tree: Tree, scalar: float | mx.array, other: Tree) -> Tree:
-    """Add ``scalar`` times ``other`` leaf by leaf, keeping the dtypes of ``tree``.
+    """Add ``scalar`` times ``other`` leaf by leaf, keeping the floating dtypes of ``tree``.
 
     Example:
         >>> add_scale({"a": mx.array(1.0)}, 0.5, {"a": mx.array(3.0)})
         {'a': array(2.5, dtype=float32)}
     """
-    return map(lambda leaf, part: (leaf + scalar * part).astype(leaf.dtype), tree, other)
+    return map(lambda leaf, part: _in_dtype_of(leaf, leaf + scalar * part), tree, other)
+
+
+def _in_dtype_of(leaf: mx.array, result: mx.array) -> mx.array:
+    """Keep a floating dtype; an integer one would cut the result."""
+    return result.astype(leaf.dtype) if mx.issubdtype(leaf.dtype, mx.inexact) else result
 
 
 def where(condition: mx.array | bool, tree: Tree, other: Tree) -> Tree:
@@ -117,7 +122,12 @@ def vdot(tree: Tree, other: Tree) -> mx.array:
         >>> vdot({"a": mx.array([1.0, 2.0])}, {"a": mx.array([3.0, 4.0])})
         array(11, dtype=float32)
     """
-    return _total(leaves(map(lambda x, y: mx.sum(mx.conj(_floating(x)) * _floating(y)), tree, other)))
+
+    def product(x: mx.array, y: mx.array) -> mx.array:
+        require_same_shape(x, y)
+        return mx.sum(mx.conj(_floating(x)) * _floating(y))
+
+    return _total(leaves(map(product, tree, other)))
 
 
 def max(tree: Tree) -> mx.array:
@@ -176,8 +186,12 @@ def allclose(tree: Tree, other: Tree, rtol: float = 1e-5, atol: float = 1e-8, *,
         >>> allclose({"a": mx.array(1.0)}, {"a": mx.array(1.0 + 1e-7)})
         array(True, dtype=bool)
     """
-    close = map(lambda x, y: mx.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan), tree, other)
-    return reduce(mx.logical_and, leaves(close), mx.array(True))
+
+    def close(x: mx.array, y: mx.array) -> mx.array:
+        require_same_shape(x, y)
+        return mx.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan)
+
+    return reduce(mx.logical_and, leaves(map(close, tree, other)), mx.array(True))
 
 
 def size(tree: Tree) -> int:

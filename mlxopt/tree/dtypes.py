@@ -19,6 +19,16 @@ def require_array(leaf: Any) -> mx.array:
     return leaf
 
 
+def require_same_shape(leaf: Any, like: Any) -> None:
+    """Raise unless two leaves are arrays of one shape; broadcasting would hide a mistake.
+
+    Example:
+        >>> require_same_shape(mx.zeros((2,)), mx.ones((2,)))
+    """
+    if require_array(leaf).shape != require_array(like).shape:
+        raise TreeError(f"shape {leaf.shape} does not fit shape {like.shape}. Use what belongs to the same parameters")
+
+
 def widen(leaf: mx.array) -> mx.array:
     """Bring float16 and bfloat16 to float32; leave every other dtype.
 

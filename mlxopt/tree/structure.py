@@ -4,6 +4,7 @@ A tree is built from dicts, lists, tuples and NamedTuples; anything else is a le
 holes: no leaf at all, and a hole fits only another hole.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -39,6 +40,22 @@ class TreeError(ValueError):
         return TreeError(self.problem, self.keys, self.where or where)
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put the name of a function in front of an error that names a path.
+
+    Example:
+        >>> with naming("double"):
+        ...     raise TreeError("every leaf must be 1", keys=("a",))
+        Traceback (most recent call last):
+        mlxopt.tree.structure.TreeError: double: at 'a': every leaf must be 1.
+    """
+    try:
+        yield
+    except TreeError as error:
+        raise error.inside(where) from error.__cause__
+
+
 def is_hole(tree: Tree) -> bool:
     """Say whether there is no leaf here.
 
@@ -70,14 +87,18 @@ def kind(tree: Tree) -> str:
     return f"a {type(tree).__name__}"
 
 
+def refuse_module(tree: Tree) -> None:
+    """Raise for an ``nn.Module``, which is a dict that holds frozen parameters too."""
+    if hasattr(tree, "trainable_parameters"):
+        raise TreeError(
+            f"got the module {type(tree).__name__} where a tree of arrays is needed. Pass model.trainable_parameters()"
+        )
+
+
 def children(tree: Tree) -> list[tuple[Any, Tree]]:
     """The named parts of a container, in order."""
     if isinstance(tree, dict):
-        if hasattr(tree, "trainable_parameters"):
-            raise TreeError(
-                f"got the module {type(tree).__name__} where a tree of arrays is needed. "
-                "Pass model.trainable_parameters()"
-            )
+        refuse_module(tree)
         return list(tree.items())
     if is_record(tree):
         return list(zip(tree._fields, tree, strict=True))
@@ -94,6 +115,7 @@ def rebuild(like: Tree, parts: list[Tree]) -> Tree:
 
 def require_same_kind(tree: Tree, other: Tree) -> None:
     """Raise unless ``other`` is the same kind of container as ``tree``, with the same keys or length."""
+    refuse_module(other)
     if isinstance(tree, dict):
         if not isinstance(other, dict):
             raise TreeError(f"expected a dict, as in the first tree, got {kind(other)}")
