@@ -138,10 +138,11 @@ def unbiased_mean(
     """
     now = bias_correction(decay, count) if corrected else 1.0
     if not nesterov:
-        return (lambda mean, new: mean / now) if corrected else (lambda mean, new: mean)
+        on_mean = per_step(as_scalar(1 / now))
+        return (lambda mean, new: on_mean * mean) if corrected else (lambda mean, new: mean)
     later = bias_correction(decay, count + 1) if corrected else 1.0
-    on_mean, on_new = per_step(as_scalar(decay / later)), per_step(as_scalar((1 - decay) / now))
-    return lambda mean, new: on_mean * mean + on_new * new
+    on_later, on_new = per_step(as_scalar(decay / later)), per_step(as_scalar((1 - decay) / now))
+    return lambda mean, new: on_later * mean + on_new * new
 
 
 def rms_normalizer(
@@ -168,8 +169,9 @@ def rms_normalizer(
         return lambda x, power: x / (root_of_sum(power, eps_root) + eps)
     correction = bias_correction(decay, count)
     root = per_step(mx.sqrt(correction))
-    inside = 0.0 if _is_zero(eps_root) else eps_root * correction
-    return lambda x, power: root * x / (root_of_sum(power, inside) + eps * root)
+    outside = per_step(eps * root)
+    inside = 0.0 if _is_zero(eps_root) else per_step(eps_root * correction)
+    return lambda x, power: root * x / (root_of_sum(power, inside) + outside)
 
 
 def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
@@ -237,7 +239,7 @@ def safe_norm(
         >>> safe_norm(mx.array([3.0, 4.0])), mx.grad(safe_norm)(mx.zeros((2,)))
         (array(5, dtype=float32), array([0, 0], dtype=float32))
     """
-    return _safe_root(mx.sum(tree.abs_sq(tree.widen(x)), axis=axis, keepdims=keepdims), min_norm)
+    return _safe_root(_sum_of_squares(x, axis, keepdims), min_norm)
 
 
 def safe_root_mean_squares(
@@ -255,9 +257,15 @@ def safe_root_mean_squares(
         >>> safe_root_mean_squares(mx.array([3.0, 3.0])), safe_root_mean_squares(mx.zeros((0,)), 1e-3)
         (array(3, dtype=float32), array(0.001, dtype=float32))
     """
-    if x.size == 0:
-        return safe_norm(x, min_rms, axis, keepdims=keepdims)
-    return _safe_root(mx.mean(tree.abs_sq(tree.widen(x)), axis=axis, keepdims=keepdims), min_rms)
+    power = _sum_of_squares(x, axis, keepdims)
+    return _safe_root(power / max(x.size / max(power.size, 1), 1), min_rms)
+
+
+def _sum_of_squares(x: mx.array, axis: int | list[int] | None, keepdims: bool) -> mx.array:
+    squares = tree.abs_sq(tree.widen(x))
+    if axis is None:
+        return tree.total(squares).reshape((1,) * x.ndim if keepdims else ())
+    return mx.sum(squares, axis=axis, keepdims=keepdims)
 
 
 def _safe_root(square: mx.array, lowest: float) -> mx.array:

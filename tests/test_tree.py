@@ -727,3 +727,13 @@ def test_comparisons_refuse_to_broadcast() -> None:
 def test_scaling_keeps_floats_and_does_not_cut_integers() -> None:
     scaled = tree.scale(0.5, {"h": mx.ones((1,), mx.float16), "n": mx.array([3])})
     assert (scaled["h"].dtype, scaled["n"].item()) == (mx.float16, 1.5)
+
+
+@pytest.mark.parametrize("shape", [(1023,), (1025,), (70_001,), (2**20 + 4097,), (300, 5001), (5000, 300), (3, 2**19)])
+def test_a_sum_of_many_keeps_its_digits(shape: tuple[int, ...]) -> None:
+    x = mx.full(shape, 0.1)
+    tenth = 0.10000000149011612  # the float32 nearest to 0.1
+    exact = x.size * tenth
+    assert tree.total(x).item() == pytest.approx(exact, rel=1e-5)
+    assert tree.total(mx.transpose(x)).item() == pytest.approx(exact, rel=1e-5)
+    assert tree.norm({"x": x}).item() == pytest.approx((exact * tenth) ** 0.5, rel=1e-5)

@@ -47,9 +47,7 @@ def scale_by_adadelta(rho: float = 0.9, eps: float = 1e-6) -> GradientTransforma
     ) -> tuple[Updates, ScaleByAdaDeltaState]:
         del params
         e_g = tree.map(lambda g, e: running_mean(tree.abs_sq(g), e, rho), updates, state.e_g)
-        step = tree.map(
-            lambda g, power, earlier: mx.sqrt(earlier + eps) / mx.sqrt(power + eps) * g, updates, e_g, state.e_x
-        )
+        step = tree.map(lambda g, power, earlier: mx.sqrt((earlier + eps) / (power + eps)) * g, updates, e_g, state.e_x)
         e_x = tree.map(lambda x, e: running_mean(tree.abs_sq(x), e, rho), step, state.e_x)
         return step, ScaleByAdaDeltaState(e_g, e_x)
 

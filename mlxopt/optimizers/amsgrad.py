@@ -10,6 +10,7 @@ from mlxopt.combine import chain
 from mlxopt.numerics import (
     bias_correction,
     new_count,
+    per_step,
     root_of_sum,
     running_mean,
     safe_increment,
@@ -73,7 +74,7 @@ def scale_by_amsgrad(
         mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
         nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
         mean = unbiased_mean(b1, count, corrected=bias_correction_mu)
-        power = 1.0 / bias_correction(b2, count) if bias_correction_nu else 1.0
+        power = per_step(1 / bias_correction(b2, count)) if bias_correction_nu else 1.0
         nu_max = tree.map(lambda v, largest: mx.maximum(power * v, largest), nu, state.nu_max)
         direction = tree.map(lambda g, m, v: mean(m, g) / (root_of_sum(v, eps_root) + eps), updates, mu, nu_max)
         return direction, ScaleByAmsgradState(count, tree.cast(mu, mu_dtype), nu, nu_max)

@@ -8,7 +8,7 @@ from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates, identity
 from mlxopt.combine import chain
 from mlxopt.numerics import bias_correction as weight_of_mean
-from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment
+from mlxopt.numerics import new_count, per_step, rms_normalizer, running_mean, safe_increment
 from mlxopt.readable import readable
 from mlxopt.transforms.momentum import trace
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -111,10 +111,10 @@ def scale_by_stddev(
         count = safe_increment(state.count)
         mu = tree.map(lambda g, m: running_mean(g, m, decay), updates, state.mu)
         nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, decay), updates, state.nu)
-        weight = weight_of_mean(decay, count) if bias_correction else 1.0
+        share = per_step(1 / weight_of_mean(decay, count)) if bias_correction else 1.0
 
         def standardized(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            variance = mx.maximum(v / weight - tree.abs_sq(m / weight), 0.0)
+            variance = mx.maximum(share * v - tree.abs_sq(share * m), 0.0)
             return g / mx.sqrt(variance + eps) if eps_in_sqrt else g / (mx.sqrt(variance) + eps)
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)

@@ -5,7 +5,8 @@ holes: no leaf at all, and a hole fits only another hole.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -180,6 +181,8 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> 
         >>> map(lambda x, y: x + y, {"a": 1, "b": [2, 3]}, {"a": 10, "b": [20, 30]})
         {'a': 11, 'b': [22, 33]}
     """
+    if _streams.get():
+        return map_with_path(lambda path, *parts: f(*parts), tree, *rest, holes=holes)
     return _map(f, None, tree, rest, holes)
 
 
@@ -190,7 +193,39 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = 
         >>> map_with_path(lambda path, x: path, {"a": 1, "b": [2, 3]})
         {'a': 'a', 'b': ['b.0', 'b.1']}
     """
-    return _map(f, (), tree, rest, holes)
+    return _map(_placed(f, _streams.get()), (), tree, rest, holes)
+
+
+_streams: ContextVar[Mapping[str, mx.Stream] | None] = ContextVar("streams", default=None)
+
+
+@contextlib.contextmanager
+def on_streams(streams: Mapping[str, mx.Stream]) -> Iterator[None]:
+    """Let every map inside work on some leaves, chosen by their path, on streams of their own.
+
+    Example:
+        >>> with on_streams({"w": mx.default_stream(mx.cpu)}):
+        ...     map(lambda x: x + 1, {"w": mx.array(1.0)})
+        {'w': array(2, dtype=float32)}
+    """
+    token = _streams.set(streams)
+    try:
+        yield
+    finally:
+        _streams.reset(token)
+
+
+def _placed(f: Callable[..., Any], streams: Mapping[str, mx.Stream] | None) -> Callable[..., Any]:
+    if not streams:
+        return f
+
+    def on_stream(path: str, *parts: Any) -> Any:
+        if path not in streams:
+            return f(path, *parts)
+        with mx.stream(streams[path]):
+            return f(path, *parts)
+
+    return on_stream
 
 
 def walk(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
