@@ -1,8 +1,10 @@
 """The words: what a gradient transformation is, how it is called, and how it reads when printed."""
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -53,7 +55,11 @@ class _Needs(NamedTuple):
 
 
 def _read_needs(update: Callable[..., Any]) -> _Needs:
-    parameters = list(inspect.signature(update).parameters.values())
+    try:
+        signature = inspect.signature(update, eval_str=True)
+    except NameError:  # an annotation that is text and names something local to the factory
+        signature = inspect.signature(update)
+    parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) != 3:
         raise TypeError(
@@ -78,9 +84,10 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     * does its arithmetic in float32: float16 and bfloat16 updates are widened before ``update`` sees them, and what it
       returns is rounded once, to the dtype that came in;
-    * checks how it is called: arrays at the leaves, the structure and shapes of the updates, ``params`` if that
-      parameter of ``update`` has no default, the type of the state if that parameter is annotated with a NamedTuple,
-      and the extra arguments, which are the keyword-only parameters of ``update``.
+    * checks how it is called: arrays at the leaves, updates that fit the parameters, ``params`` if that parameter of
+      ``update`` has no default, the type of the state if that parameter is annotated with a NamedTuple, and the extra
+      arguments, which are the keyword-only parameters of ``update``;
+    * checks what it returns: updates and state have the structure, shapes and dtypes of those that came in.
 
     Args:
         init: Function from parameters to a state that holds arrays only.
@@ -128,9 +135,18 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             updates: Updates, state: State, params: Params | None = None, **extra: Any
         ) -> tuple[Updates, State]:
             self._check_call(state, params, extra)
-            with tree.naming(self.name):
-                wide = tree.map(tree.widen, updates)
-                changed, new_state = update(wide, state, params, **self.accepted(extra))
+            with tree.naming(self.name), _inside(self.name) as outermost:
+                if outermost and params is not None:
+                    with tree.naming(f"{self.name}: updates do not fit params"):
+                        wide = tree.map(_wide_and_fitting, params, updates, holes=True)
+                else:
+                    wide = tree.map(tree.widen, updates)
+                returned = update(wide, state, params, **self.accepted(extra))
+                if not (isinstance(returned, tuple) and len(returned) == 2):
+                    raise TypeError(f"{self.name}: update must return (updates, state), got {returned!r}. Return both.")
+                changed, new_state = returned
+                if outermost:
+                    new_state = tree.map(_as_it_was, state, new_state)
                 return tree.map(_as_it_came, updates, changed), new_state
 
         self = super().__new__(cls, (checked_init, checked_update))
@@ -206,12 +222,47 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             )
 
 
+_calls: ContextVar[tuple[str, ...]] = ContextVar("calls", default=())
+
+
+@contextlib.contextmanager
+def _inside(name: str) -> Iterator[bool]:
+    """Say whether this call is the outermost one, which alone compares what came in with what goes out."""
+    token = _calls.set((*_calls.get(), name))
+    try:
+        yield len(_calls.get()) == 1
+    finally:
+        _calls.reset(token)
+
+
+def _wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | None:
+    """Widen an update that has the shape of its parameter, in the key order of the parameters."""
+    if update is None:
+        return None
+    tree.require_same_shape(update, param)
+    return tree.widen(update)
+
+
+def _as_it_was(old: mx.array, new: mx.array) -> mx.array:
+    """Pass a new leaf of the state that has the form of the old one, in the key order of the old state."""
+    if not isinstance(new, mx.array):
+        raise tree.TreeError(f"update put {new!r} into the state, which holds arrays only. Wrap it in mx.array")
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        raise tree.TreeError(
+            f"update turned a state of {old.dtype} and shape {old.shape} into {new.dtype} and shape {new.shape}. "
+            "Keep its form: a state that changes it would be compiled anew at every step"
+        )
+    return new
+
+
 def _as_it_came(update: mx.array, changed: mx.array) -> mx.array:
     """Round what became of an update to the dtype in which it came."""
     tree.require_same_shape(changed, update)
     if mx.issubdtype(changed.dtype, mx.inexact) and not mx.issubdtype(update.dtype, mx.inexact):
         raise tree.TreeError(f"a {update.dtype} update would be cut to whole numbers. Cast it, or mask this leaf")
-    return changed.astype(update.dtype)
+    if changed.dtype == mx.complex64 != update.dtype:
+        raise tree.TreeError(f"a {update.dtype} update would lose its imaginary part. Return its real part")
+    return changed if changed.dtype == update.dtype else changed.astype(update.dtype)
 
 
 def require_transformation(where: str, tx: Any) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import mlx.core as mx
@@ -12,21 +12,33 @@ import mlx.core as mx
 def number(
     where: str, *, low: float = -math.inf, high: float = math.inf, open_high: bool = False, **named: Any
 ) -> None:
-    """Require each named Python number to be finite and inside ``[low, high]`` (``[low, high)`` if ``open_high``).
+    """Require each named number to be finite and inside ``[low, high]`` (``[low, high)`` if ``open_high``).
 
-    Arrays pass: their value is not known while a program is being traced.
+    It may be an array of one element; its value is checked unless a program is being traced, when it is not known.
     """
     bounds = f"[{low:g}, {high:g}{')' if open_high else ']'}"
     for name, given in named.items():
-        if isinstance(given, mx.array):
+        value = _value(where, name, given)
+        if value is None:
             continue
-        if not isinstance(given, Real):
-            raise TypeError(f"{where}: {name} must be a number, got {given!r}. Pass a float.")
-        value = float(given)
         if not math.isfinite(value):
             raise ValueError(f"{where}: {name} must be finite, got {value}. Pass a number in {bounds}.")
         if value < low or value > high or (open_high and value == high):
             raise ValueError(f"{where}: {name} must be in {bounds}, got {given}. Pass a number in that range.")
+
+
+def _value(where: str, name: str, given: Any) -> float | None:
+    """The number that an argument is, or None where a tracer hides it."""
+    if isinstance(given, mx.array):
+        if given.size != 1:
+            raise ValueError(f"{where}: {name} must be a single number, got shape {given.shape}. Pass one number.")
+        try:
+            return float(given)
+        except (ValueError, RuntimeError):
+            return None
+    if not isinstance(given, (int, float)):
+        raise TypeError(f"{where}: {name} must be a number, got {given!r}. Pass a float.")
+    return float(given)
 
 
 def non_negative(where: str, **named: Any) -> None:
@@ -38,7 +50,8 @@ def positive(where: str, **named: Any) -> None:
     """Require each named number to be finite and above 0."""
     number(where, **named)
     for name, value in named.items():
-        if isinstance(value, Real) and float(value) <= 0:
+        plain = _value(where, name, value)
+        if plain is not None and plain <= 0:
             raise ValueError(f"{where}: {name} must be above 0, got {value}. Pass a positive number.")
 
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import Choice, GradientTransformation, Params, State, Updates, require_transformation, set_to_zero
 from mlxopt.readable import readable
+from mlxopt.tree.choice import assign, require_match, split
 
 
 @readable
@@ -27,6 +28,7 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
         chain(clip(1.0), scale(-0.1))
     """
     for tx in transformations:
+        _require_one_by_one("chain", tx, "chain(*list)")
         require_transformation("chain", tx)
     if len(transformations) == 1:
         return transformations[0]
@@ -50,6 +52,11 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
     return GradientTransformation(init_fn, update_fn, stages=stages)
 
 
+def _require_one_by_one(where: str, part: Any, call: str) -> None:
+    if isinstance(part, (list, dict)):
+        raise TypeError(f"{where}: expected its parts one by one, got a {type(part).__name__}. Write {call}.")
+
+
 def _parts(state: State) -> str:
     return f"{len(state)}" if type(state) is tuple else type(state).__name__
 
@@ -68,6 +75,8 @@ def named_chain(*transformations: tuple[str, GradientTransformation]) -> Gradien
         ['clip', 'step']
     """
     for pair in transformations:
+        call = "named_chain(*dict.items())" if isinstance(pair, dict) else "named_chain(*list)"
+        _require_one_by_one("named_chain", pair, call)
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(f"named_chain: every part must be a pair (name, transformation), got {pair!r}. Name it.")
         require_transformation("named_chain", pair[1])
@@ -107,6 +116,15 @@ class MaskedState(NamedTuple):
     inner_state: State  # has holes where leaves are left out
 
 
+def require_mask(where: str, mask: Choice) -> None:
+    """Raise unless ``mask`` may be the choice of a mask."""
+    if isinstance(mask, str):
+        raise TypeError(
+            f"{where}: mask must be a tree or a function of path and leaf, got {mask!r}. Write by_path({mask!r})."
+        )
+    _require_choice(where, "mask", mask)
+
+
 def _require_choice(where: str, name: str, choice: Choice) -> None:
     if choice is None:
         raise TypeError(f"{where}: {name} must be a tree or a function of path and leaf, got None. Say what is meant.")
@@ -118,6 +136,16 @@ def _require_choice(where: str, name: str, choice: Choice) -> None:
                 f"{where}: {name} must be a function of path and leaf, got one of other arguments. "
                 f"Write lambda path, leaf: ..., for example lambda path, leaf: leaf.ndim > 1."
             ) from None
+
+
+def _asked_about(where: str, choice: Choice, updates: Updates, params: Params | None) -> Any:
+    """The tree a choice is made on: the parameters, and for want of them the updates where only paths count."""
+    if params is None and callable(choice) and not isinstance(choice, tree.PathPredicate):
+        raise ValueError(
+            f"{where}: update needs params to ask a function about their leaves, got None. "
+            "Call update(updates, state, params)."
+        )
+    return updates if params is None else params
 
 
 def _keep(updates: Updates, kept: Any) -> Updates:
@@ -133,8 +161,8 @@ def masked(
 
     Args:
         inner: Transformation of the chosen leaves; it sees holes in place of the others, and keeps no memory of them.
-        mask: True for the chosen leaves: a function of path and leaf, or a tree of bools. Asked about parameters, or
-            about updates where ``update`` is called without.
+        mask: True for the chosen leaves: a function of path and parameter, or a tree of bools. Patterns that match no
+            leaf are an error.
         otherwise: What becomes of the other updates: "pass" leaves them as they are, "zero" makes them zero.
 
     Example:
@@ -145,19 +173,17 @@ def masked(
         {'w': array(-0.1, dtype=float32), 'b': array(0, dtype=float32)}
     """
     require_transformation("masked", inner)
-    _require_choice("masked", "mask", mask)
+    require_mask("masked", mask)
     checks.choice("masked", "otherwise", otherwise, ("pass", "zero"))
 
-    def chosen(params: Params) -> Any:
-        return tree.map(lambda _, keep: _require_bool(keep), params, tree.spread(mask, params), holes=True)
-
     def init_fn(params: Params) -> MaskedState:
-        return MaskedState(inner.init(_keep(params, chosen(params))))
+        require_match(mask, params)
+        return MaskedState(inner.init(_keep(params, assign(mask, params, _require_bool))))
 
     def update_fn(
         updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, MaskedState]:
-        kept = chosen(updates if params is None else params)
+        kept = assign(mask, _asked_about("masked", mask, updates, params), _require_bool)
         inner_params = None if params is None else _keep(params, kept)
         changed, inner_state = inner.update(
             _keep(updates, kept), state.inner_state, inner_params, **inner.accepted(extra)
@@ -189,8 +215,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
 
     Args:
         transforms: Transformation of each label.
-        param_labels: Labels: a function of path and leaf, or a tree whose labels hold for all leaves below them. Asked
-            about parameters, or about updates where ``update`` is called without.
+        param_labels: Labels: a function of path and parameter, or a tree whose labels hold for all leaves below them.
 
     Example:
         >>> from mlxopt import adam, sgd
@@ -204,37 +229,40 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
     for tx in transforms.values():
         require_transformation("partition", tx)
     _require_choice("partition", "param_labels", param_labels)
+    for label in transforms:
+        if label is None or isinstance(label, tuple):
+            raise TypeError(
+                f"partition: a label must be no tuple and not None, got {label!r}: in a tree of labels these are a "
+                "container and a hole. Use a string."
+            )
     transforms = dict(transforms)
     position = {label: index for index, label in enumerate(transforms)}
 
-    def known(label: Any) -> Any:
-        if label not in position:
+    def known(label: Any) -> int:
+        if not isinstance(label, Hashable) or label not in position:
             raise tree.TreeError(f"the label {label!r} has no transformation; there are {list(position)}. Add it")
-        return label
-
-    def labelled(params: Params) -> Any:
-        return tree.map(lambda _, label: known(label), params, tree.spread(param_labels, params), holes=True)
-
-    def part(whole: Any, labels: Any, label: Hashable) -> Any:
-        return _keep(whole, tree.map(lambda own: own == label, labels))
+        return position[label]
 
     def init_fn(params: Params) -> PartitionState:
-        labels = labelled(params)
-        return PartitionState({label: tx.init(part(params, labels, label)) for label, tx in transforms.items()})
+        require_match(param_labels, params)
+        parts = split(assign(param_labels, params, known), params, len(transforms))
+        return PartitionState(
+            {label: tx.init(part) for (label, tx), part in zip(transforms.items(), parts, strict=True)}
+        )
 
     def update_fn(
         updates: Updates, state: PartitionState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, PartitionState]:
         _require_names("partition", state.inner_states, transforms)
-        labels = labelled(updates if params is None else params)
+        count = len(transforms)
+        labels = assign(param_labels, _asked_about("partition", param_labels, updates, params), known)
+        own_params = [None] * count if params is None else split(labels, params, count)
         parts, new_states = [], {}
-        for label, tx in transforms.items():
-            own_params = None if params is None else part(params, labels, label)
-            changed, new_states[label] = tx.update(
-                part(updates, labels, label), state.inner_states[label], own_params, **tx.accepted(extra)
-            )
+        for label, own, own_param in zip(transforms, split(labels, updates, count), own_params, strict=True):
+            tx = transforms[label]
+            changed, new_states[label] = tx.update(own, state.inner_states[label], own_param, **tx.accepted(extra))
             parts.append(changed)
-        gathered = tree.map(lambda label, *changed: changed[position[label]], labels, *parts, holes=True)
+        gathered = tree.map(lambda index, *changed: changed[index], labels, *parts, holes=True)
         return gathered, PartitionState(new_states)
 
     return GradientTransformation(init_fn, update_fn, inner=transforms.values())
@@ -245,7 +273,8 @@ def freeze(mask: Choice) -> GradientTransformation:
     """Replace the updates of some leaves by zeros; put it last in a chain.
 
     Args:
-        mask: True for the frozen leaves: a function of path and leaf, or a tree of bools.
+        mask: True for the frozen leaves: a function of path and leaf, or a tree of bools. Patterns that match no leaf
+            are an error.
 
     Example:
         >>> from mlxopt import by_path
@@ -254,5 +283,5 @@ def freeze(mask: Choice) -> GradientTransformation:
         >>> tx.update(grads, tx.init(grads))[0]
         {'embedding': {'weight': array(0, dtype=float32)}, 'head': array(1, dtype=float32)}
     """
-    _require_choice("freeze", "mask", mask)
+    require_mask("freeze", mask)
     return masked(set_to_zero(), mask, otherwise="pass")

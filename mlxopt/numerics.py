@@ -218,10 +218,11 @@ def sign(x: mx.array) -> mx.array:
         x: Array.
 
     Example:
-        >>> sign(mx.array([-2.0, 0.0, float("nan")]))
-        array([-1, 0, nan], dtype=float32)
+        >>> sign(mx.array([-2.0, 0.0, float("inf"), float("nan")]))
+        array([-1, 0, 1, nan], dtype=float32)
     """
-    return mx.where(mx.isnan(x), x, mx.sign(x))
+    # The quotient is 0 for every number, and unlike a select it does not keep the CPU kernel from being vectorized.
+    return mx.sign(x) + 0.0 / (1.0 + mx.abs(x))
 
 
 def safe_norm(

@@ -1,5 +1,6 @@
 """Running a transformation: the whole step as one compiled program."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -41,18 +42,13 @@ def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Ca
     require_transformation("compile_update", tx)
     _require_donate("compile_update", donate)
 
-    def program(
-        layout: str, grads: Updates, state: State, params: Params, extra: Mapping[str, Any]
-    ) -> tuple[Params, State]:
-        del layout
+    def program(grads: Updates, state: State, params: Params, extra: Mapping[str, Any]) -> tuple[Params, State]:
         return _advance(tx, grads, state, params, extra, donate)
 
-    compiled = mx.compile(program)
+    compiled = _compile(program)
 
     def step(grads: Updates, state: State, params: Params, **extra: Any) -> tuple[Params, State]:
-        advanced: tuple[Params, State] = compiled(
-            _layout(state), grads, state, params, _as_arrays("compile_update", extra)
-        )
+        advanced: tuple[Params, State] = compiled(grads, state, params, _as_arrays("compile_update", extra))
         return advanced
 
     return step
@@ -64,12 +60,13 @@ def compile_step(
     """Compile loss, gradient, update and application into one program.
 
     The transformation receives ``value``, ``grad`` and ``value_fn`` of this batch. Draws from MLX's global random
-    state differ from step to step, as they do outside of a program.
+    state differ from step to step, as they do outside of a program. What changes from step to step must be an array:
+    a number in the batch is compiled in.
 
     Args:
         loss_fn: Function ``(params, *batch) -> loss``, or ``-> (loss, aux)``.
         tx: The transformation.
-        has_aux: ``loss_fn`` returns more than the loss: ``(loss, aux)``.
+        has_aux: ``loss_fn`` returns a pair, the loss and a tree of anything else.
         donate: As for :func:`compile_update`.
 
     Returns:
@@ -89,29 +86,88 @@ def compile_step(
     _require_donate("compile_step", donate)
     if not callable(loss_fn):
         raise TypeError(f"compile_step: loss_fn must be a function, got {loss_fn!r}. Pass loss_fn(params, *batch).")
-    value_and_grad = mx.value_and_grad(loss_fn)
 
-    def program(
-        layout: str, params: Params, state: State, batch: tuple[Any, ...], extra: Mapping[str, Any]
-    ) -> tuple[Any, ...]:
-        del layout
-        value, grads = value_and_grad(params, *batch)
-        loss, *aux = value if has_aux else (value,)
+    def loss_and_aux(params: Params, batch: tuple[Any, ...]) -> tuple[mx.array, tuple[Any, ...]]:
+        returned = loss_fn(params, *batch)
+        if has_aux and not (isinstance(returned, tuple) and len(returned) == 2):
+            raise TypeError(f"compile_step: with has_aux loss_fn must return (loss, aux), got {_kind(returned)}.")
+        loss, *aux = returned if has_aux else (returned,)
+        if not isinstance(loss, mx.array) or loss.shape != ():
+            advice = "Pass has_aux=True for a pair (loss, aux)." if isinstance(loss, tuple) else "Average it."
+            raise TypeError(f"compile_step: the loss must be one scalar array, got {_kind(loss)}. {advice}")
+        return loss, tuple(aux)
 
-        def value_fn(other: Params) -> mx.array:
-            other_value: mx.array = loss_fn(other, *batch)[0] if has_aux else loss_fn(other, *batch)
-            return other_value
+    def program(params: Params, state: State, batch: tuple[Any, ...], extra: Mapping[str, Any]) -> tuple[Any, ...]:
+        def at(leaves: list[mx.array]) -> tuple[mx.array, tuple[Any, ...]]:
+            return loss_and_aux(_with_leaves(params, leaves), batch)
 
-        known = {"value": loss, "grad": grads, "value_fn": value_fn}
+        # Leaf by leaf, since holes in the parameters have no gradient.
+        (loss, aux), gradients = mx.value_and_grad(at)(tree.leaves(params))
+        grads = _with_leaves(params, gradients)
+        known = {"value": loss, "grad": grads, "value_fn": lambda other: loss_and_aux(other, batch)[0]}
         return *_advance(tx, grads, state, params, {**known, **extra}, donate), loss, *aux
 
-    compiled = mx.compile(program, inputs=mx.random.state, outputs=mx.random.state)
+    compiled = _compile(program)
 
     def step(params: Params, state: State, *batch: Any, **extra: Any) -> tuple[Any, ...]:
-        advanced: tuple[Any, ...] = compiled(_layout(state), params, state, batch, _as_arrays("compile_step", extra))
+        advanced: tuple[Any, ...] = compiled(params, state, batch, _as_arrays("compile_step", extra))
         return advanced
 
     return step
+
+
+def _kind(value: Any) -> str:
+    return f"shape {value.shape}" if isinstance(value, mx.array) else f"a {type(value).__name__}"
+
+
+def _with_leaves(like: Params, leaves: list[mx.array]) -> Params:
+    following = iter(leaves)
+    return tree.map(lambda _: next(following), like)
+
+
+def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of trees and of MLX's global random state.
+
+    The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists; the
+    layout, a constant to it, puts them in. And it leaves its placeholders in the random state if tracing fails, which
+    would break every later draw of the process.
+    """
+
+    def with_layout(layout: str, *trees: Any) -> Any:
+        del layout
+        return program(*trees)
+
+    compiled = mx.compile(with_layout, inputs=mx.random.state, outputs=mx.random.state)
+
+    def call(*trees: Any) -> Any:
+        key = _random_key()
+        try:
+            return compiled(_layout(trees), *trees)
+        except BaseException:
+            with contextlib.suppress(ValueError, RuntimeError):  # inside another trace, which restores its own
+                high, low = (int(part) for part in key)
+                mx.random.seed(high << 32 | low)
+            raise
+
+    return call
+
+
+def _random_key() -> mx.array:
+    state: Any = mx.random.state  # a list of one key, though the stubs call it an object
+    key: mx.array = state[0]
+    return key
+
+
+def _layout(node: Any) -> str:
+    """Spell the containers of a tree, with a dot for everything else."""
+    if isinstance(node, dict):
+        parts, opening = list(node.values()), "{"
+    elif isinstance(node, (list, tuple)):
+        # Two types may share a name.
+        parts, opening = list(node), "[" if type(node) is list else f"{type(node).__name__}@{id(type(node))}("
+    else:
+        return "."
+    return opening + "".join(["." if type(part) is mx.array else _layout(part) for part in parts]) + ")"
 
 
 def _advance(
@@ -121,8 +177,6 @@ def _advance(
     streams = _streams_by_path(params) if on_cpu else {}
     with tree.on_streams(streams):
         updates, new_state = tx.update(tree.map(tree.widen, grads), state, params, **extra)
-        with tree.naming(f"the state of {tx.name}"):
-            tree.map(_require_same_type, state, new_state)
         new_params = apply_updates(params, updates)
     if donate is True or (donate == "auto" and on_cpu):
         new_state = tree.map_with_path(lambda path, leaf: _set_apart(leaf, _stream_below(path, streams)), new_state)
@@ -169,23 +223,6 @@ def _stream_below(path: str, streams: Mapping[str, mx.Stream]) -> mx.Stream | No
 def _require_donate(where: str, donate: Any) -> None:
     if donate not in (True, False, "auto"):
         raise ValueError(f"{where}: donate must be True, False or 'auto', got {donate!r}. Pick one of them.")
-
-
-def _require_same_type(old: mx.array, new: mx.array) -> None:
-    if not isinstance(new, mx.array):
-        raise tree.TreeError(f"update put {new!r} where only an array is kept from step to step. Wrap it in mx.array")
-    if (old.shape, old.dtype) != (new.shape, new.dtype):
-        raise tree.TreeError(
-            f"update turned {old.dtype} of shape {old.shape} into {new.dtype} of shape {new.shape}, "
-            "so that every step would be compiled anew. Cast it back"
-        )
-
-
-def _layout(state: State) -> str:
-    """Name the structure that the cache key of ``mx.compile`` leaves out: lengths and types of tuples."""
-    if isinstance(state, tuple):
-        return f"{type(state).__name__}({','.join(_layout(part) for part in state)})"
-    return type(state).__name__
 
 
 def _as_arrays(where: str, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
             raise tree.TreeError(
                 f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
             )
+        if update.dtype == mx.complex64 != param.dtype:
+            raise tree.TreeError(f"a {param.dtype} parameter cannot take a complex update. Take its real part")
         return (tree.widen(param) + tree.widen(update)).astype(param.dtype)
 
     with tree.naming("apply_updates"):

@@ -1,5 +1,7 @@
+import inspect
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -34,6 +36,7 @@ from mlxopt import (
     stateless,
     tree,
 )
+from mlxopt.transforms.decay import optional_decay
 
 PARAMS: dict[str, Any] = {
     "body": {"w": mx.array([[1.0, -2.0], [3.0, 4.0]]), "b": mx.array([0.5, -0.5])},
@@ -115,6 +118,22 @@ def test_a_chain_is_made_of_transformations(part: Any) -> None:
         chain(identity(), part)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: chain([identity()]), r"chain: .* got a list\. Write chain\(\*list\)\."),  # type: ignore[arg-type]
+        (lambda: named_chain([("a", identity())]), r"named_chain: .* got a list\. Write named_chain\(\*list\)\."),  # type: ignore[arg-type]
+        (
+            lambda: named_chain({"a": identity()}),  # type: ignore[arg-type]
+            r"named_chain: expected its parts one by one, got a dict\. Write named_chain\(\*dict\.items\(\)\)\.",
+        ),
+    ],
+)
+def test_parts_are_passed_one_by_one(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 # named_chain
 
 
@@ -169,7 +188,8 @@ def test_masked_changes_the_chosen_leaves_only(mask: Any, otherwise: Any) -> Non
     expected = {"body": tree.scale(-2.0, GRADS["body"]), "head": head}
     tx = masked(scale(-2.0), mask, otherwise=otherwise)
     assert plain(tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]) == plain(expected)
-    assert plain(tx.update(GRADS, tx.init(PARAMS))[0]) == plain(expected)
+    if not inspect.isfunction(mask):
+        assert plain(tx.update(GRADS, tx.init(PARAMS))[0]) == plain(expected)
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
@@ -208,7 +228,7 @@ def test_a_mask_that_is_no_bool_is_an_error_with_the_path(value: Any) -> None:
         with pytest.raises(TreeError, match=message):
             tx.init(PARAMS)
         with pytest.raises(TreeError, match=message):
-            tx.update(GRADS, MaskedState(EmptyState()))
+            tx.update(GRADS, MaskedState(EmptyState()), PARAMS)
 
 
 @pytest.mark.parametrize("mask", [lambda: True, lambda params: params, lambda a, b, c: True, bool])
@@ -220,8 +240,82 @@ def test_a_choice_by_a_function_of_other_arguments_is_an_error(mask: Any) -> Non
         freeze(mask)
     with pytest.raises(TypeError, match=message.format("partition: param_labels")):
         partition({}, mask)
-    with pytest.raises(TypeError, match="mask must be a function of path and leaf"):
+    with pytest.raises(TypeError, match=message.format("add_decayed_weights: mask")):
         adamw(0.1, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("where", "build"),
+    [
+        ("masked", lambda: masked(identity(), "*.w", otherwise="pass")),
+        ("freeze", lambda: freeze("*.w")),
+        ("add_decayed_weights", lambda: adamw(0.1, mask="*.w")),
+        ("add_decayed_weights", lambda: optional_decay(0.0, "*.w")),
+    ],
+)
+def test_a_pattern_as_mask_goes_through_by_path(where: str, build: Callable[[], Any]) -> None:
+    message = rf"{where}: mask must be a tree or a function of path and leaf, got '\*\.w'\. Write by_path\('\*\.w'\)\."
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+TYPO = by_path("*.wieght") & ~by_path("head.*")
+
+
+@pytest.mark.parametrize(
+    ("where", "tx"),
+    [
+        ("masked", masked(identity(), TYPO, otherwise="pass")),
+        ("freeze", chain(identity(), freeze(TYPO))),
+        ("add_decayed_weights", adamw(0.1, mask=TYPO)),
+        ("partition", partition({True: identity(), False: identity()}, TYPO)),
+        ("add_decayed_weights", partition({0: adamw(0.1, mask=TYPO), 1: identity()}, {"body": 0, "head": 1})),
+    ],
+)
+def test_patterns_that_match_nothing_are_an_error_at_init(where: str, tx: GradientTransformation) -> None:
+    message = (
+        rf"{where}: .*by_path\('\*\.wieght'\) & .* must choose a leaf, got none of the \d here: 'body\.w', 'body\.b'"
+    )
+    with pytest.raises(TreeError, match=message):
+        tx.init(PARAMS)
+
+
+def test_a_message_lists_a_few_paths() -> None:
+    tx = freeze(by_path("x"))
+    with pytest.raises(
+        TreeError, match=r"got none of the 3 here: 'a', 'b', 'c'\. Mend the pattern, or pass a function"
+    ):
+        tx.init({name: mx.array(1.0) for name in "abc"})
+    with pytest.raises(TreeError, match=r"none of the 5 here: 'a', 'b', 'c', 'd', \.\.\.\. Mend"):
+        tx.init({name: mx.array(1.0) for name in "abcde"})
+
+
+def test_matching_nothing_is_no_error_where_there_is_nothing_or_it_was_left_out() -> None:
+    weights = adamw(0.1, mask=by_path("*.w"))
+    weights.init({})
+    weights.init({"a": {"w": None, "b": mx.array(1.0)}})
+    partition({"body": weights, "head": weights}, {"body": "body", "head": "head"}).init(PARAMS)
+    inner = masked(weights, by_path("*.b"), otherwise="pass")
+    partition({"body": inner, "head": identity()}, {"body": "body", "head": "head"}).init(PARAMS)
+    masked(identity(), lambda path, leaf: by_path("x")(path), otherwise="pass").init(PARAMS)
+
+
+HALF = {"h": mx.array([1.0], mx.bfloat16), "f": mx.array([1.0])}
+
+
+@pytest.mark.parametrize(
+    ("where", "tx"),
+    [
+        ("masked", masked(scale(2.0), lambda path, leaf: leaf.dtype == mx.float32, otherwise="zero")),
+        ("masked", chain(scale(1.0), masked(scale(2.0), lambda path, leaf: leaf.dtype.size > 2, otherwise="zero"))),
+        ("partition", partition({2: set_to_zero(), 4: scale(2.0)}, lambda path, leaf: leaf.dtype.size)),
+    ],
+)
+def test_a_choice_by_dtype_is_about_parameters(where: str, tx: GradientTransformation) -> None:
+    state = tx.init(HALF)
+    assert plain(tx.update(HALF, state, HALF)[0]) == plain({"h": 0.0 * HALF["h"], "f": 2.0 * HALF["f"]})
+    with pytest.raises(ValueError, match=f"{where}: update needs params to ask a function about their leaves"):
+        tx.update(HALF, state)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +370,7 @@ def test_partition_scales_every_leaf_by_the_factor_of_its_label(labels: list[str
     named = dict(zip(tree.paths(PARAMS), labels, strict=True))
     tx = partition({label: scale(factor) for label, factor in factors.items()}, lambda path, leaf: named[path])
     expected = tree.map_with_path(lambda path, g: factors[named[path]] * g, GRADS)
-    assert plain(tx.update(GRADS, tx.init(PARAMS))[0]) == plain(expected)
+    assert plain(tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]) == plain(expected)
 
 
 def test_partition_with_one_label_is_that_transformation() -> None:
@@ -304,14 +398,30 @@ def test_a_group_keeps_no_memory_of_the_others() -> None:
     assert tree.nbytes(state.inner_states["m"]) == 2 * PARAMS["body"]["w"].nbytes + 4
 
 
-@pytest.mark.parametrize("label", ["lost", None, 1.5])
+@pytest.mark.parametrize("label", ["lost", None, 1.5, ("a", 2), ["a"]])
 def test_an_unknown_label_is_an_error_with_path_and_label(label: Any) -> None:
-    message = rf"partition: at 'head\.1': the label {label!r} has no transformation; there are \['a', 2\]"
+    message = (
+        rf"partition: at 'head\.1': the label {re.escape(repr(label))} has no transformation; there are \['a', 2\]"
+    )
     tx = partition({"a": identity(), 2: identity()}, lambda path, leaf: label if path == "head.1" else "a")
     with pytest.raises(TreeError, match=message):
         tx.init(PARAMS)
     with pytest.raises(TreeError, match=message):
-        tx.update(GRADS, PartitionState({"a": EmptyState(), 2: EmptyState()}))
+        tx.update(GRADS, PartitionState({"a": EmptyState(), 2: EmptyState()}), PARAMS)
+
+
+def test_the_choice_is_asked_once_for_every_leaf_of_the_parameters() -> None:
+    asked = []
+
+    def label(path: str, leaf: mx.array) -> str:
+        asked.append(path)
+        return path.split(".")[0]
+
+    tx = partition({"body": sgd(0.1), "head": identity()}, label)
+    state = tx.init(PARAMS)
+    assert asked == tree.paths(PARAMS)
+    tx.update(GRADS, state, PARAMS)
+    assert asked == 2 * tree.paths(PARAMS)
 
 
 def test_labels_that_change_between_init_and_update_are_an_error_with_the_path() -> None:
@@ -341,6 +451,11 @@ def test_a_partition_is_made_of_transformations_by_label() -> None:
         partition([identity()], "a")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="partition: expected a GradientTransformation, got 1"):
         partition({"a": 1}, "a")  # type: ignore[dict-item]
+    for label, shown in ((None, "None"), (("a", 1), r"\('a', 1\)")):
+        with pytest.raises(
+            TypeError, match=f"partition: a label must be no tuple and not None, got {shown}: in a tree"
+        ):
+            partition({"b": identity(), label: identity()}, "b")
     with pytest.raises(TypeError, match=r"partition: param_labels must be a tree or a function.*got None"):
         partition({"a": identity()}, None)
 

@@ -276,6 +276,22 @@ def test_a_count_is_an_integer(count: Any) -> None:
         constant_schedule(0.1)(count)
 
 
+class ndarray:
+    """What an array of another library looks like."""
+
+    shape = (3,)
+
+    def __array__(self) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("counts", "kind"), [(ndarray(), "ndarray"), ([0, 1], "list"), (range(3), "range")])
+def test_many_counts_are_an_mlx_array(counts: Any, kind: str) -> None:
+    message = rf"schedule: counts must be an mx\.array of integers, got a {kind}\. Write mx\.array\(counts\)"
+    with pytest.raises(TypeError, match=message):
+        constant_schedule(0.1)(counts)
+
+
 # How schedules read
 
 READABLE = [
@@ -308,6 +324,7 @@ def test_what_a_schedule_reads_as_builds_it_again(name: str) -> None:
 
 NAN, INF = float("nan"), float("inf")
 ONE = constant_schedule(1.0)
+CYCLE = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1, "decay_steps": 3}
 
 
 def build(name: str, *arguments: Any, **named: Any) -> Callable[[], Any]:
@@ -393,7 +410,18 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         build("piecewise_constant_schedule", 1.0, {3: 0.5, -1: 0.5}),
         ValueError,
-        "piecewise_constant_schedule: boundaries must be in [1, 2**31 - 1], got -1.",
+        "piecewise_constant_schedule: a boundary must be in [1, 2**31 - 1], got -1.",
+    ),
+    (
+        build("piecewise_constant_schedule", 1.0, {"a": 2, 3: 1}),
+        TypeError,
+        "piecewise_constant_schedule: a boundary must be an integer, got 'a'.",
+    ),
+    (
+        build("piecewise_interpolate_schedule", "linear", 1.0, [(3, 0.5)]),
+        TypeError,
+        "piecewise_interpolate_schedule: boundaries_and_scales must be a dict of scales by count, got [(3, 0.5)]. "
+        "Pass {count: scale}.",
     ),
     (
         build("piecewise_constant_schedule", 1.0, {3: -0.5}),
@@ -446,6 +474,28 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         build("sgdr_schedule", []),
         ValueError,
         "sgdr_schedule: at least one cycle must be given, got none. Pass a list of dicts.",
+    ),
+    (
+        build("sgdr_schedule", [CYCLE, {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 1}]),
+        TypeError,
+        "sgdr_schedule: cycle 1 must hold the arguments of warmup_cosine_decay_schedule, got "
+        "['init_value', 'peak_value', 'warmup_steps']: missing a required argument: 'decay_steps'. Mend its keys.",
+    ),
+    (
+        build("sgdr_schedule", [{**CYCLE, "end": 0.0}]),
+        TypeError,
+        "sgdr_schedule: cycle 0 must hold the arguments of warmup_cosine_decay_schedule, got "
+        "['init_value', 'peak_value', 'warmup_steps', 'decay_steps', 'end']: got an unexpected keyword argument 'end'.",
+    ),
+    (
+        build("sgdr_schedule", [CYCLE, CYCLE, {**CYCLE, "decay_steps": 1}]),
+        ValueError,
+        "sgdr_schedule: cycle 2: warmup_cosine_decay_schedule: decay_steps must be above warmup_steps, got 1 and 1.",
+    ),
+    (
+        build("sgdr_schedule", [CYCLE, 10]),
+        TypeError,
+        "sgdr_schedule: cycle 1 must be a dict, got 10. Pass arguments of warmup_cosine_decay_schedule by name.",
     ),
     (
         build("inverse_sqrt_schedule", 0.1, 0),

@@ -233,18 +233,24 @@ def growing(new: mx.array | float) -> GradientTransformation:
     return GradientTransformation(lambda params: {"n": mx.array(0)}, lambda u, state, params=None: (u, {"n": new}))
 
 
-def test_a_state_that_changes_its_form_is_an_error() -> None:
-    step = mo.compile_update(growing(mx.array(1.0)))
-    with pytest.raises(ValueError, match=r"at 'n': update turned mlx.core.int32 of shape \(\) into mlx.core.float32"):
-        step(start(), {"n": mx.array(0)}, start())
-    with pytest.raises(ValueError, match="at 'n': update put 1 where only an array is kept"):
-        mo.compile_update(growing(1))(start(), {"n": mx.array(0)}, start())
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_state_that_changes_its_form_is_an_error(compiled: bool) -> None:
+    for new, message in (
+        (
+            mx.array(1.0),
+            r"growing: at 'n': update turned a state of mlx.core.int32 .* into mlx.core.float32",
+        ),
+        (1, "growing: at 'n': update put 1 into the state, which holds arrays only"),
+    ):
+        tx = growing(new)
+        with pytest.raises(ValueError, match=message):
+            (mo.compile_update(tx) if compiled else tx.update)(start(), {"n": mx.array(0)}, start())
 
 
 def test_trees_that_do_not_match_are_errors_that_name_the_path() -> None:
     tx = mo.adam(0.1)
     step = mo.compile_update(tx)
-    with pytest.raises(ValueError, match=r"scale_by_adam: at the top of the tree: .* only the other has \['b'\]"):
+    with pytest.raises(ValueError, match=r"adam: updates do not fit params: at the top of the tree: .*\['b'\]"):
         step({"w": X}, tx.init(start()), start())
     with pytest.raises(ValueError, match=r"at 'b': every leaf must be an mx\.array, got 1\.0"):
         step({"w": X, "b": 1.0}, tx.init(start()), start())
@@ -257,3 +263,104 @@ def test_what_cannot_be_compiled_is_refused_at_once() -> None:
         mo.compile_step(loss_fn, mo.adam)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="compile_step: loss_fn must be a function, got 3"):
         mo.compile_step(3, mo.adam(0.1))  # type: ignore[arg-type]
+
+
+class Line(NamedTuple):
+    w: Any
+    b: Any
+
+
+class Reversed(NamedTuple):
+    b: Any
+    w: Any
+
+
+def test_trees_that_only_differ_in_their_containers_are_different_programs() -> None:
+    """The cache key of mx.compile leaves out the types and lengths of tuples and lists."""
+    tx = mo.sgd(0.1)
+    step = mo.compile_step(lambda params, scale: scale[0] * (params.w + 10.0 * params.b), tx)
+    for params in (Line(mx.array(1.0), mx.array(2.0)), Reversed(mx.array(2.0), mx.array(1.0))):
+        new, _, loss = step(params, tx.init(params), [mx.array(1.0)])
+        assert loss.item() == 21.0
+        assert type(new) is type(params)
+    update = mo.compile_update(tx)
+    one, two = mx.array(1.0), mx.array(2.0)
+    for pair in ([one, two], (one, two), Line(one, two), [[one], two], [one, [two]]):
+        new, _ = update(pair, tx.init(pair), pair)
+        assert type(new) is type(pair)
+        assert tree.paths(new) == tree.paths(pair)
+
+
+def test_a_foreign_state_inside_a_dict_is_an_error() -> None:
+    adam, radam = (mo.named_chain(("x", tx)) for tx in (mo.scale_by_adam(), mo.scale_by_radam()))
+    step = mo.compile_update(adam)
+    step(start(), adam.init(start()), start())
+    with pytest.raises(TypeError, match="scale_by_adam: state must be a ScaleByAdamState, got ScaleByRadamState"):
+        step(start(), radam.init(start()), start())
+
+
+@pytest.mark.parametrize("fault", ["extra", "loss"])
+def test_a_failure_while_tracing_leaves_the_random_state_as_it_was(fault: str) -> None:
+    def broken(params: Params) -> mx.array:
+        if fault == "loss":
+            raise ArithmeticError(mx.random.normal((2,)).shape)
+        return mx.sum(params["b"])
+
+    tx = mo.sgd(0.1)
+    mx.random.seed(7)
+    expected = [mx.random.normal((2,)).tolist() for _ in range(2)]
+    mx.random.seed(7)
+    assert mx.random.normal((2,)).tolist() == expected[0]
+    with pytest.raises((TypeError, ArithmeticError)):
+        mo.compile_step(broken, tx)(start(), tx.init(start()), **({"vlue": 1.0} if fault == "extra" else {}))
+    assert mx.random.normal((2,)).tolist() == expected[1]
+
+
+def test_a_transformation_that_draws_from_the_global_state_draws_anew_at_every_step() -> None:
+    tx = mo.stateless(lambda updates, params: tree.map(lambda u: u + mx.random.normal(u.shape), updates))
+    step = mo.compile_update(tx)
+    drawn = [step(start(), tx.init(start()), start())[0]["b"].item() for _ in range(3)]
+    assert len(set(drawn)) == 3
+
+
+def test_holes_in_the_parameters_stay_holes() -> None:
+    tx = mo.adamw(0.1)
+    params = {**start(), "unused": None, "masked": mo.MaskedNode()}
+    new, state, loss = mo.compile_step(loss_fn, tx)(params, tx.init(params), X, Y)
+    expected, _, expected_loss = mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, Y)
+    assert (new["unused"], new["masked"]) == (None, mo.MaskedNode())
+    assert same({"w": new["w"], "b": new["b"]}, expected)
+    assert same(loss, expected_loss)
+    assert state[0].mu["unused"] is None
+
+
+def test_a_loss_of_another_form_than_announced_is_an_error() -> None:
+    tx = mo.sgd(0.1)
+    for loss, has_aux, message in (
+        (lambda p: (mx.sum(p["w"]), X), False, "the loss must be one scalar array, got a tuple. Pass has_aux=True"),
+        (lambda p: p["w"], False, r"the loss must be one scalar array, got shape \(2, 1\). Average it"),
+        (lambda p: mx.sum(p["w"]), True, r"with has_aux loss_fn must return \(loss, aux\), got shape \(\)"),
+    ):
+        with pytest.raises(TypeError, match=f"compile_step: {message}"):
+            mo.compile_step(loss, tx, has_aux=has_aux)(start(), tx.init(start()))
+
+
+def test_donate_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="compile_update: donate must be True, False or 'auto', got 'yes'"):
+        mo.compile_update(mo.sgd(0.1), donate="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("donate", [True, False, "auto"])
+def test_large_leaves_give_the_same_numbers_whatever_their_streams_and_memory(donate: Any) -> None:
+    zeros = {"a": mx.zeros((2**17,)), "b": [mx.zeros((300, 300)), mx.zeros((5,))], "c": mx.zeros((2**16,))}
+    params = tree.random_like(mx.random.key(0), zeros)
+    tx = mo.chain(mo.clip_by_global_norm(1.0), mo.adamw(0.1))
+    step, state, eager, eager_state = mo.compile_update(tx, donate=donate), tx.init(params), params, tx.init(params)
+    for _ in range(3):
+        grads = tree.map(lambda p: mx.sin(p), eager)
+        params, state = step(grads, state, params)
+        updates, eager_state = tx.update(grads, eager_state, eager)
+        eager = mo.apply_updates(eager, updates)
+        mx.eval(params, state)
+    assert tree.allclose(params, eager, rtol=1e-4, atol=1e-5)
+    assert tree.allclose(state, eager_state, rtol=1e-4, atol=1e-5)

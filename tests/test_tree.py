@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxopt import MaskedNode, TreeError, by_path, tree
+from mlxopt.tree.choice import split
+from mlxopt.tree.structure import walk
 
 nn: Any = mlx.nn
 
@@ -148,7 +150,7 @@ def test_holes_true_hands_none_to_the_function() -> None:
 
 
 def test_holes_true_does_not_let_leaves_stand_where_the_first_tree_has_a_hole() -> None:
-    with pytest.raises(TreeError, match=r"at 'b\.0': expected None, as in the first tree, got a int"):
+    with pytest.raises(TreeError, match=r"at 'b\.0': expected None, got a int"):
         tree.map(lambda x, y: x, {"b": [None]}, {"b": [1]}, holes=True)
 
 
@@ -158,19 +160,19 @@ DIFFERENCES: list[tuple[str, Any, Any, str]] = [
         "missing key",
         {"c": {"x": 1, "y": 2}},
         {"c": {"x": 1}},
-        r"at 'c': .*only the first tree has \['y'\], only the other has \[\]",
+        r"at 'c': .*missing \['y'\]",
     ),
     (
         "extra key",
         {"c": {"x": 1}},
         {"c": {"x": 1, "y": 2}},
-        r"at 'c': .*only the first tree has \[\], only the other has \['y'\]",
+        r"at 'c': .*unexpected \['y'\]",
     ),
     (
         "another key",
         {"c": {"x": 1}},
         {"c": {"y": 2}},
-        r"at 'c': .*only the first tree has \['x'\], only the other has \['y'\]",
+        r"at 'c': .*missing \['x'\], unexpected \['y'\]",
     ),
     ("shorter list", [[1, 2]], [[1]], r"at '0': expected 2 entries.*got 1"),
     ("longer list", [[1, 2]], [[1, 2, 3]], r"at '0': expected 2 entries.*got 3"),
@@ -325,6 +327,35 @@ def test_spread_of_a_prefix_holds_for_all_leaves_below() -> None:
     assert list(spread) == ["b", "a"]
 
 
+@given(NESTS)
+def test_split_shares_the_leaves_out_by_label(nest: Any) -> None:
+    labels = tree.map(lambda leaf: leaf % 3, nest)
+    parts = split(labels, nest, 3)
+    for label, part in enumerate(parts):
+        kept = tree.map(lambda leaf, n=label: leaf if leaf % 3 == n else MaskedNode(), nest)
+        assert repr(part) == repr(kept)
+
+
+def test_split_keeps_a_missing_leaf_in_its_own_part_only() -> None:
+    assert split({"a": 0, "b": 1}, {"a": None, "b": 5}, 2) == [
+        {"a": None, "b": MaskedNode()},
+        {"a": MaskedNode(), "b": 5},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nest", "message"),
+    [
+        ({"a": {"c": 1}}, r"at 'a': the keys differ: .*\['b'\].*\['c'\]"),
+        ({"a": {"b": [1]}}, r"at 'a\.b': expected a int, .*got a list"),
+        ({"a": [1]}, r"at 'a': expected a dict, .*got a list"),
+    ],
+)
+def test_split_of_a_tree_that_does_not_fit_names_the_path(nest: Any, message: str) -> None:
+    with pytest.raises(TreeError, match=message):
+        split({"a": {"b": 0}}, nest, 1)
+
+
 @pytest.mark.parametrize(
     ("choice", "nest", "message"),
     [
@@ -333,12 +364,12 @@ def test_spread_of_a_prefix_holds_for_all_leaves_below() -> None:
         (
             {"x": {"a": True}},
             {"x": {"a": 1, "b": 2}},
-            r"at 'x': .*only the first tree has \['b'\], only the other has \[\]",
+            r"at 'x': .*missing \['b'\]",
         ),
         (
             {"x": {"a": True, "c": 1}},
             {"x": {"a": 1}},
-            r"at 'x': .*only the first tree has \[\], only the other has \['c'\]",
+            r"at 'x': .*unexpected \['c'\]",
         ),
         ({"x": (True,)}, {"x": [1]}, r"at 'x': expected a list.*got a tuple"),
         ({"x": Other(1, 2)}, {"x": Pair(1, 2)}, r"at 'x': expected Pair.*got Other"),
@@ -434,7 +465,7 @@ def test_vdot_conjugates_its_first_argument() -> None:
 
 
 def test_vdot_wants_one_structure() -> None:
-    with pytest.raises(TreeError, match=r"only the first tree has \['a'\], only the other has \['b'\]"):
+    with pytest.raises(TreeError, match=r"missing \['a'\], unexpected \['b'\]"):
         tree.vdot({"a": ARRAY}, {"b": ARRAY})
 
 
@@ -648,12 +679,39 @@ def test_set_of_another_shape_or_dtype_is_an_error() -> None:
         tree.set(state(), {"rate.mu": mx.array(1.0, mx.float16)})
     with pytest.raises(TreeError, match=r"tree\.set: 'adam\.count': .*must stay .*int32 .*got 2\.7"):
         tree.set(state(), {"adam.count": 2.7})
+    with pytest.raises(TreeError, match=r"tree\.set: 'rate\.mu': .*must stay .*float32 .*got 1j\. Pass a real number"):
+        tree.set(state(), {"rate.mu": 1j})
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        ([0.1, 0.2], "a list"),
+        ({"a": 1.0}, "a dict"),
+        ((), "a tuple"),
+        (None, "None"),
+        ("0.1", "'0.1'"),
+        (MaskedNode(), "MaskedNode"),
+    ],
+)
+def test_set_of_something_that_is_no_number_says_what_it_must_be(value: Any, got: str) -> None:
+    message = (
+        r"tree\.set: 'rate\.mu': at the top of the tree: must stay mlx\.core\.float32 of shape \(\), "
+        rf"got {re.escape(got)}\. Pass an mx\.array or a number\."
+    )
+    with pytest.raises(TreeError, match=message):
+        tree.set(state(), {"rate.mu": value})
+
+
+def test_set_of_a_subtree_with_a_leaf_that_is_no_number_names_both_paths() -> None:
+    with pytest.raises(TreeError, match=r"tree\.set: 'adam': at 'mu\.w': must stay .*float32 of shape \(2,\), got 'x'"):
+        tree.set(state(), adam=Memory(mx.array(0), {"w": "x", "b": None}))
 
 
 def test_set_of_a_subtree_of_another_structure_is_an_error_with_both_paths() -> None:
     with pytest.raises(
         TreeError,
-        match=r"tree\.set: 'adam': at 'mu': .*only the first tree has \['w', 'b'\], only the other has \['v'\]",
+        match=r"tree\.set: 'adam': at 'mu': .*missing \['w', 'b'\], unexpected \['v'\]",
     ):
         tree.set(state(), adam=Memory(mx.array(0), {"v": mx.zeros((2,))}))
     with pytest.raises(TreeError, match=r"tree\.set: 'adam': at the top of the tree: expected Memory.*got a tuple"):
@@ -669,6 +727,27 @@ def test_set_of_an_ambiguous_or_absent_name_is_an_error() -> None:
 
 def test_set_of_nothing_is_the_same_tree() -> None:
     assert plain(tree.set(state())) == plain(state())
+
+
+def test_set_walks_the_tree_once_for_any_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = []
+
+    def counted(nest: Any) -> Any:
+        walks.append(nest)
+        return walk(nest)
+
+    monkeypatch.setattr("mlxopt.tree.access.walk", counted)
+    nest = {f"p{i}": {"weight": mx.array(0.0)} for i in range(50)}
+    changed = tree.set(nest, dict.fromkeys(tree.paths(nest), 1.0))
+    assert {leaf.item() for leaf in tree.leaves(changed)} == {1.0}
+    assert len(walks) == 1
+
+
+@given(NESTS, st.text("abcd01.", max_size=5))
+def test_get_all_finds_what_a_plain_search_finds(nest: Any, name: str) -> None:
+    nodes = dict(walk(nest))
+    expected = {path: node for path, node in nodes.items() if path == name or path.endswith(f".{name}")}
+    assert tree.get_all(nest, name) == expected
 
 
 @given(nests(st.builds(mx.array, st.floats(-8, 8, width=16))))
@@ -713,7 +792,7 @@ def test_random_like_takes_a_sampler() -> None:
 
 def test_set_refuses_two_values_for_one_place() -> None:
     state = {"a": {"count": mx.array(1)}}
-    for names in ({"a": {"count": 2}, "a.count": 3}, {"count": 2, "a.count": 3}):
+    for names in ({"a": {"count": 2}, "a.count": 3}, {"count": 2, "a.count": 3}, {"": state, "count": 2}):
         with pytest.raises(KeyError, match=r"tree\.set: names must not meet in one place"):
             tree.set(state, names)
 

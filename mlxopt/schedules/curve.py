@@ -1,7 +1,7 @@
 """What every schedule of this library is: a rule on counts, made safe for any count and readable."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -58,6 +58,12 @@ def as_count(count: Any) -> mx.array:
         if count.dtype in (mx.uint32, mx.uint64, mx.int64):
             count = mx.minimum(count, mx.array(LARGEST_COUNT, count.dtype))
         return mx.maximum(count.astype(mx.int32), 0)
+    if (isinstance(count, Sequence) and not isinstance(count, str)) or (
+        hasattr(count, "__array__") and getattr(count, "shape", ()) != ()
+    ):
+        raise TypeError(
+            f"schedule: counts must be an mx.array of integers, got a {type(count).__name__}. Write mx.array(counts)."
+        )
     try:
         whole = operator.index(count)
     except TypeError:

@@ -1,5 +1,6 @@
 """Schedules that rise and fall: one cycle, or several with restarts."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,6 +120,25 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Curve:
     """
     if not cosine_kwargs:
         raise ValueError("sgdr_schedule: at least one cycle must be given, got none. Pass a list of dicts.")
-    cycles = [warmup_cosine_decay_schedule(**kwargs) for kwargs in cosine_kwargs]
+    cycles = [_cycle(index, kwargs) for index, kwargs in enumerate(cosine_kwargs)]
     lengths = [kwargs["decay_steps"] for kwargs in cosine_kwargs]
     return join_schedules(cycles, [sum(lengths[: index + 1]) for index in range(len(lengths) - 1)])
+
+
+def _cycle(index: int, kwargs: Mapping[str, Any]) -> Curve:
+    where = f"sgdr_schedule: cycle {index}"
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(
+            f"{where} must be a dict, got {kwargs!r}. Pass arguments of warmup_cosine_decay_schedule by name."
+        )
+    try:
+        inspect.signature(warmup_cosine_decay_schedule).bind(**kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{where} must hold the arguments of warmup_cosine_decay_schedule, got {list(kwargs)}: {error}. "
+            "Mend its keys."
+        ) from None
+    try:
+        return warmup_cosine_decay_schedule(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from None

@@ -106,7 +106,13 @@ def _levels(
     where: str, init_value: float, boundaries_and_scales: Mapping[int, float] | None
 ) -> tuple[list[float], list[int]]:
     values(where, init_value=init_value)
-    scales = boundaries_and_scales or {}
+    scales = {} if boundaries_and_scales is None else boundaries_and_scales
+    if not isinstance(scales, Mapping):
+        raise TypeError(
+            f"{where}: boundaries_and_scales must be a dict of scales by count, got {scales!r}. Pass {{count: scale}}."
+        )
+    for boundary in scales:
+        checks.whole(where, low=1, **{"a boundary": boundary})
     boundaries = sorted(scales)
     checks.increasing(where, "boundaries", boundaries)
     for boundary in boundaries:

@@ -82,4 +82,8 @@ def clip_by_block_rms(threshold: float | mx.array) -> GradientTransformation:
         Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv:1804.04235.
     """
     checks.positive("clip_by_block_rms", threshold=threshold)
-    return stateless_with_tree_map(lambda u, p: u / mx.maximum(1.0, safe_root_mean_squares(u) / threshold))
+
+    def clipped(u: mx.array) -> mx.array:
+        return u * per_step(1 / mx.maximum(1.0, safe_root_mean_squares(u) / threshold))
+
+    return stateless_with_tree_map(lambda u, p: clipped(u))

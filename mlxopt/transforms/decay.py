@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates, identity
-from mlxopt.combine import masked
+from mlxopt.combine import masked, require_mask
 from mlxopt.numerics import new_count, safe_increment, scheduled
 from mlxopt.readable import readable
 
@@ -26,7 +26,8 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Choice | Non
 
     Args:
         weight_decay: Number or schedule.
-        mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
+        mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default. Patterns that match
+            no leaf are an error.
 
     Example:
         >>> tx = add_decayed_weights(0.1)
@@ -38,6 +39,8 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Choice | Non
         Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
     """
     checks.scalar_or_schedule("add_decayed_weights", low=0.0, weight_decay=weight_decay)
+    if mask is not None:
+        require_mask("add_decayed_weights", mask)
 
     def init_fn(params: Params) -> AddDecayedWeightsState:
         del params
@@ -64,6 +67,5 @@ def optional_decay(weight_decay: ScalarOrSchedule, mask: Choice | None) -> Gradi
         >>> optional_decay(0.0, None), optional_decay(0.1, None)
         (identity(), add_decayed_weights(weight_decay=0.1))
     """
-    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
-        return identity()
-    return add_decayed_weights(weight_decay, mask)
+    decayed = add_decayed_weights(weight_decay, mask)
+    return identity() if isinstance(weight_decay, (int, float)) and weight_decay == 0 else decayed

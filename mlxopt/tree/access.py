@@ -1,11 +1,11 @@
 """Reading and writing the values inside a state by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
 
-from mlxopt.tree.structure import Tree, TreeError, children, is_container, map_with_path, naming, rebuild, walk
+from mlxopt.tree.structure import Tree, TreeError, children, is_container, is_hole, kind, map, naming, rebuild, walk
 
 
 def get_all(tree: Tree, name: str) -> dict[str, Any]:
@@ -15,11 +15,22 @@ def get_all(tree: Tree, name: str) -> dict[str, Any]:
         >>> get_all({"a": {"count": 1}, "b": {"count": 2}}, "count")
         {'a.count': 1, 'b.count': 2}
     """
-    return {path: node for path, node in walk(tree) if path == name or path.endswith(f".{name}")}
+    return _find(tree, [name])[name]
 
 
-def _locate(where: str, tree: Tree, name: str) -> str:
-    found = get_all(tree, name)
+def _find(tree: Tree, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Values by path for each name, in one walk."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for path, node in walk(tree):
+        ending, dot = path, "."
+        while dot:
+            if ending in found:
+                found[ending][path] = node
+            _, dot, ending = ending.partition(".")
+    return found
+
+
+def _the_one(where: str, tree: Tree, name: str, found: Mapping[str, Any]) -> str:
     if name in found or len(found) == 1:
         return name if name in found else next(iter(found))
     if found:
@@ -41,26 +52,45 @@ def get(tree: Tree, name: str) -> Any:
         >>> get(state, "adam.count")
         array(3, dtype=int32)
     """
-    return get_all(tree, name)[_locate("tree.get", tree, name)]
+    found = get_all(tree, name)
+    return found[_the_one("tree.get", tree, name, found)]
 
 
 def _shape(array: mx.array) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
-def _replacement(where: str, old: Any, new: Any) -> Any:
-    def fitted(path: str, leaf: Any, value: Any) -> Any:
-        if not isinstance(leaf, mx.array):
-            return value
-        if isinstance(value, float) and not mx.issubdtype(leaf.dtype, mx.inexact):
-            raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an integer")
+def _fitted(leaf: Any, value: Any) -> Any:
+    """The new value of a leaf: for an array, another one of its shape and dtype."""
+    if not isinstance(leaf, mx.array):
+        return value
+    if isinstance(value, float) and not mx.issubdtype(leaf.dtype, mx.inexact):
+        raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an integer")
+    if isinstance(value, complex) and leaf.dtype != mx.complex64:
+        raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass a real number")
+    try:
         array = value if isinstance(value, mx.array) else mx.array(value, leaf.dtype)
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")
-        return array
+    except (TypeError, ValueError):
+        raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an mx.array or a number") from None
+    if array.shape != leaf.shape or array.dtype != leaf.dtype:
+        raise TreeError(f"must stay {_shape(leaf)}, got {_shape(array)}. Cast or reshape it")
+    return array
 
-    with naming(where):
-        return map_with_path(fitted, old, new)
+
+def _replacement(path: str, old: Any, new: Any) -> Any:
+    with naming(f"tree.set: {path!r}"):
+        if not isinstance(old, mx.array):
+            return map(_fitted, old, new)
+        if is_hole(new) or is_container(new):
+            raise TreeError(f"must stay {_shape(old)}, got {kind(new)}. Pass an mx.array or a number")
+        return _fitted(old, new)
+
+
+def _above(path: str) -> Iterator[str]:
+    """Paths of the containers around a value."""
+    while path:
+        path, _, _ = path.rpartition(".")
+        yield path
 
 
 def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **by_name: Any) -> Tree:
@@ -77,14 +107,14 @@ def set(tree: Tree, values: Mapping[str, Any] | None = None, /, **by_name: Any) 
         {'rate': {'learning_rate': array(0.01, dtype=float32)}}
     """
     given = {**(values or {}), **by_name}
-    wanted = {_locate("tree.set", tree, name): value for name, value in given.items()}
-    inner = [path for path in wanted for other in wanted if path.startswith(f"{other}.")]
-    if inner or len(wanted) < len(given):
+    found = _find(tree, given)
+    wanted = {_the_one("tree.set", tree, name, found[name]): value for name, value in given.items()}
+    if len(wanted) < len(given) or any(above in wanted for path in wanted for above in _above(path)):
         raise KeyError(f"tree.set: names must not meet in one place, got {list(given)}. Set each value once.")
 
     def rebuilt(node: Tree, path: str) -> Tree:
         if path in wanted:
-            return _replacement(f"tree.set: {path!r}", node, wanted[path])
+            return _replacement(path, node, wanted[path])
         if not is_container(node):
             return node
         return rebuild(node, [rebuilt(part, f"{path}.{key}" if path else str(key)) for key, part in children(node)])

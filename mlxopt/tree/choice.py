@@ -1,10 +1,11 @@
 """Saying which leaves of a tree are meant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
 from mlxopt.tree.structure import (
+    MaskedNode,
     Tree,
     TreeError,
     child,
@@ -77,17 +78,67 @@ def spread(choice: Any, tree: Tree) -> Tree:
         >>> spread(lambda path, leaf: leaf > 1, {"a": 1, "b": [2, 3]})
         {'a': False, 'b': [True, True]}
     """
+    return assign(choice, tree, lambda value: value)
+
+
+def assign(choice: Any, tree: Tree, check: Callable[[Any], Any]) -> Tree:
+    """Give every leaf of ``tree`` what ``check`` makes of its value of ``choice``; holes stay holes."""
     if callable(choice):
-        return map_with_path(choice, tree)
+        return map_with_path(lambda path, leaf: check(choice(path, leaf)), tree)
     if is_hole(tree) or not is_container(choice):
-        return map(lambda _: choice, tree)
+        return map(lambda _: check(choice), tree)
     if not is_container(tree):
         raise TreeError(f"the labels go deeper than the tree, which has {kind(tree)} here")
     require_same_kind(tree, choice)
     parts = []
     for index, (key, part) in enumerate(children(tree)):
         try:
-            parts.append(spread(child(choice, index, key), part))
+            parts.append(assign(child(choice, index, key), part, check))
         except TreeError as error:
             raise error.under(key) from None
     return rebuild(tree, parts)
+
+
+def split(labels: Tree, tree: Tree, count: int) -> list[Tree]:
+    """Share the leaves of ``tree`` out by their labels 0, 1, ...: ``count`` trees with holes in place of the others."""
+    if is_container(labels) and not is_hole(labels):
+        require_same_kind(labels, tree)
+        rows = []
+        for index, (key, label) in enumerate(children(labels)):
+            try:
+                rows.append(split(label, child(tree, index, key), count))
+            except TreeError as error:
+                raise error.under(key) from error.__cause__
+        return [rebuild(labels, [row[number] for row in rows]) for number in range(count)]
+    leaf = map(lambda _, leaf: leaf, labels, tree, holes=True)
+    if is_hole(labels):
+        return [leaf] * count
+    parts: list[Tree] = [_HOLE] * count
+    parts[labels] = leaf
+    return parts
+
+
+_HOLE = MaskedNode()
+
+
+def require_match(choice: Any, tree: Tree) -> None:
+    """Raise if patterns choose nothing; what was left out of ``tree`` before counts as well."""
+    if not isinstance(choice, PathPredicate):
+        return
+    places = list(_places(tree))
+    leaves = [path for path, is_leaf in places if is_leaf]
+    if leaves and not any(choice(path) for path, _ in places):
+        few = ", ".join(repr(path) for path in leaves[:4]) + (", ..." if len(leaves) > 4 else "")
+        raise TreeError(
+            f"{choice!r} must choose a leaf, got none of the {len(leaves)} here: {few}. "
+            "Mend the pattern, or pass a function of path and leaf if this is meant"
+        )
+
+
+def _places(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, bool]]:
+    """Paths of leaves and of holes, and whether it is a leaf."""
+    if is_container(tree) and not is_hole(tree):
+        for key, part in children(tree):
+            yield from _places(part, (*keys, str(key)))
+    else:
+        yield ".".join(keys), not is_hole(tree)

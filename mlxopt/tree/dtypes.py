@@ -6,6 +6,8 @@ import mlx.core as mx
 
 from mlxopt.tree.structure import Tree, TreeError, map
 
+LOW_PRECISION = (mx.float16, mx.bfloat16)
+
 
 def require_array(leaf: Any) -> mx.array:
     """Return a leaf that is an MLX array, and raise for any other.
@@ -36,12 +38,11 @@ def widen(leaf: mx.array) -> mx.array:
         >>> widen(mx.zeros((2,), mx.bfloat16)).dtype, widen(mx.array(1)).dtype
         (mlx.core.float32, mlx.core.int32)
     """
-    array = require_array(leaf)
-    return array.astype(_wide(array.dtype))
+    return leaf.astype(mx.float32) if require_array(leaf).dtype in LOW_PRECISION else leaf
 
 
 def _wide(dtype: mx.Dtype) -> mx.Dtype:
-    return mx.float32 if dtype in (mx.float16, mx.bfloat16) else dtype
+    return mx.float32 if dtype in LOW_PRECISION else dtype
 
 
 def abs_sq(x: mx.array) -> mx.array:
@@ -123,6 +124,8 @@ def memory_like(params: Tree, value: float = 0.0, dtype: mx.Dtype | None = None)
                 f"a {leaf.dtype} parameter cannot be trained. Leave it out with masked(..., otherwise='zero') "
                 "or give it to set_to_zero() in a partition"
             )
+        if leaf.dtype == mx.complex64 and dtype not in (None, mx.complex64):
+            raise TreeError(f"the memory of a complex parameter cannot be {dtype}. Leave the dtype out")
         return mx.full(leaf.shape, value).astype(dtype or _wide(leaf.dtype))
 
     return map(memory, params)

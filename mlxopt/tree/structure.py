@@ -5,7 +5,7 @@ holes: no leaf at all, and a hole fits only another hole.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -119,47 +119,63 @@ def require_same_kind(tree: Tree, other: Tree) -> None:
     refuse_module(other)
     if isinstance(tree, dict):
         if not isinstance(other, dict):
-            raise TreeError(f"expected a dict, as in the first tree, got {kind(other)}")
+            raise TreeError(f"expected a dict, got {kind(other)}")
         if tree.keys() != other.keys():
-            here = [str(key) for key in tree if key not in other]
-            there = [str(key) for key in other if key not in tree]
-            raise TreeError(f"the keys differ: only the first tree has {here}, only the other has {there}")
+            missing = [str(key) for key in tree if key not in other]
+            added = [str(key) for key in other if key not in tree]
+            named = [f"missing {missing}"] if missing else []
+            named += [f"unexpected {added}"] if added else []
+            raise TreeError(f"the keys differ: {', '.join(named)}")
     elif is_record(tree) or is_record(other):
         if type(tree) is not type(other):
-            raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+            raise TreeError(f"expected {kind(tree)}, got {kind(other)}")
     elif not isinstance(other, list if isinstance(tree, list) else tuple):
-        raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+        raise TreeError(f"expected {kind(tree)}, got {kind(other)}")
     elif len(tree) != len(other):
-        raise TreeError(f"expected {len(tree)} entries, as in the first tree, got {len(other)}")
+        raise TreeError(f"expected {len(tree)} entries, got {len(other)}")
 
 
 def child(tree: Tree, index: int, key: Any) -> Tree:
     return tree[key] if isinstance(tree, dict) else tree[index]
 
 
-def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: tuple[Tree, ...], holes: bool) -> Tree:
+def _map(f: Callable[..., Any], keys: tuple[str, ...] | None, tree: Tree, rest: Sequence[Tree], holes: bool) -> Tree:
     """Map ``f`` over the leaves; with ``keys`` not None, ``f`` gets the dotted path first."""
     if is_container(tree) and not is_hole(tree):
         for other in rest:
             require_same_kind(tree, other)
         parts = []
         for index, (key, part) in enumerate(children(tree)):
+            others = [child(other, index, key) for other in rest]
             below = None if keys is None else (*keys, str(key))
             try:
-                parts.append(_map(f, below, part, tuple(child(other, index, key) for other in rest), holes))
+                kinds = {type(part), *[type(other) for other in others]}
+                if kinds == _ARRAYS:  # most leaves: no need to look closer
+                    parts.append(_apply(f, below, part, others))
+                elif kinds == _HOLES:
+                    parts.append(part)
+                else:
+                    parts.append(_map(f, below, part, others, holes))
             except TreeError as error:
                 raise error.under(key) from error.__cause__
         return rebuild(tree, parts)
     for other in rest:
         if not is_hole(other) and (is_container(other) or is_hole(tree)):
-            raise TreeError(f"expected {kind(tree)}, as in the first tree, got {kind(other)}")
+            raise TreeError(f"expected {kind(tree)}, got {kind(other)}")
         if is_hole(other) and not is_hole(tree) and not holes:
-            raise TreeError(f"expected {kind(tree)}, as in the first tree, got a hole ({kind(other)})")
+            raise TreeError(f"expected {kind(tree)}, got a hole ({kind(other)})")
     if is_hole(tree):
         return tree
-    rest = tuple(None if is_hole(other) else other for other in rest)
+    return _apply(f, keys, tree, [None if is_hole(other) else other for other in rest])
+
+
+_ARRAYS = {mx.array}
+_HOLES = {MaskedNode}
+
+
+def _apply(f: Callable[..., Any], keys: tuple[str, ...] | None, leaf: Any, others: list[Any]) -> Any:
     try:
-        return f(tree, *rest) if keys is None else f(".".join(keys), tree, *rest)
+        return f(leaf, *others) if keys is None else f(".".join(keys), leaf, *others)
     except TreeError:
         raise
     except ValueError as error:

@@ -1,0 +1,278 @@
+"""What a step costs, side by side: ``python tests/bench/run.py``.
+
+Every contender makes a step in turn, round after round, so that a slow moment of a shared machine hits all of them. The
+table shows medians, and of the ratio to mlx.optimizers (its best form: compiled, with captured state) the median of the
+rounds with their quartiles. Extra memory is the peak of one step over what is alive before it, in units of the
+parameters; donation needs the caller to drop the old arrays, as a training loop does. Peers that are not installed are
+left out.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+import mlxopt as mo
+from mlxopt.base import GradientTransformation
+
+M = 2**20
+
+
+class Workload(NamedTuple):
+    """Leaves to update, and the same optimizer from several libraries."""
+
+    name: str
+    leaves: int
+    size: int
+    ours: Callable[[], GradientTransformation]
+    theirs: Callable[[], optim.Optimizer]
+    max_norm: float | None = None
+    dtype: mx.Dtype = mx.float32
+    donate: Any = "auto"
+    peers: bool = False  # AdamW, which torch and optax have in the same form
+
+
+def adamw() -> GradientTransformation:
+    return mo.adamw(1e-3)
+
+
+def clipped() -> GradientTransformation:
+    return mo.chain(mo.clip_by_global_norm(1.0), mo.adamw(1e-3))
+
+
+def mlx_adamw() -> optim.Optimizer:
+    return optim.AdamW(1e-3, bias_correction=True)
+
+
+WORKLOADS = [
+    Workload("AdamW 1 x 1M", 1, M, adamw, mlx_adamw, peers=True),
+    Workload("AdamW 1 x 16M", 1, 16 * M, adamw, mlx_adamw, peers=True),
+    Workload("AdamW 16 x 1M", 16, M, adamw, mlx_adamw, peers=True),
+    Workload("AdamW 16 x 1M, donate=False", 16, M, adamw, mlx_adamw, donate=False),
+    Workload("AdamW 400 x 4096", 400, 4096, adamw, mlx_adamw, peers=True),
+    Workload("clip + AdamW 16 x 1M", 16, M, clipped, mlx_adamw, max_norm=1.0),
+    Workload("clip + AdamW 400 x 4096", 400, 4096, clipped, mlx_adamw, max_norm=1.0),
+    Workload("SGD momentum 16 x 1M", 16, M, lambda: mo.sgd(1e-3, 0.9), lambda: optim.SGD(1e-3, 0.9)),
+    Workload("Lion 16 x 1M", 16, M, lambda: mo.lion(1e-3), lambda: optim.Lion(1e-3, weight_decay=1e-3)),
+    Workload("RMSprop 16 x 1M", 16, M, lambda: mo.rmsprop(1e-3, 0.99, eps_in_sqrt=False), lambda: optim.RMSprop(1e-3)),
+    Workload(
+        "Adagrad 16 x 1M",
+        16,
+        M,
+        lambda: mo.adagrad(1e-3, 0.0, 1e-8, eps_in_sqrt=False),
+        lambda: optim.Adagrad(1e-3),
+    ),
+    Workload("Adamax 16 x 1M", 16, M, lambda: mo.adamax(1e-3, bias_correction=False), lambda: optim.Adamax(1e-3)),
+    Workload("AdamW bfloat16 16 x 1M", 16, M, adamw, mlx_adamw, dtype=mx.bfloat16),
+]
+
+
+def arrays(workload: Workload, seed: int) -> dict[str, mx.array]:
+    keys = mx.random.split(mx.random.key(seed), workload.leaves)
+    made = {
+        f"layer{index:05d}": mx.random.normal((workload.size,), key=key).astype(workload.dtype)
+        for index, key in enumerate(keys)
+    }
+    mx.eval(made)
+    return made
+
+
+class Ours:
+    """A compiled update of this library."""
+
+    name = "mlxopt"
+
+    def __init__(self, workload: Workload) -> None:
+        tx = workload.ours()
+        self.grads, self.params = arrays(workload, 0), arrays(workload, 1)
+        self.state = tx.init(self.params)
+        self.update = mo.compile_update(tx, donate=workload.donate)
+        mx.eval(self.state)
+
+    def dispatch(self) -> None:
+        self.params, self.state = self.update(self.grads, self.state, self.params)
+
+    def finish(self) -> None:
+        mx.eval(self.params, self.state)
+
+
+class Theirs:
+    """mlx.optimizers, compiled with captured state."""
+
+    name = "mlx.optimizers"
+
+    def __init__(self, workload: Workload) -> None:
+        self.optimizer = workload.theirs()
+        self.grads, self.params = arrays(workload, 0), arrays(workload, 1)
+        self.optimizer.init(self.params)
+        mx.eval(self.optimizer.state)
+
+        def update(grads: Any, params: Any) -> Any:
+            if workload.max_norm is not None:
+                grads, _ = optim.clip_grad_norm(grads, workload.max_norm)
+            return self.optimizer.apply_gradients(grads, params)
+
+        self.update = mx.compile(update, inputs=self.optimizer.state, outputs=self.optimizer.state)
+
+    def dispatch(self) -> None:
+        self.params = self.update(self.grads, self.params)
+
+    def finish(self) -> None:
+        mx.eval(self.params, self.optimizer.state)
+
+
+class Torch:
+    """torch's fused AdamW."""
+
+    name = "torch fused"
+
+    def __init__(self, workload: Workload) -> None:
+        import torch
+
+        self.torch, self.cuda = torch, torch.cuda.is_available()
+        device = "cuda" if self.cuda else "cpu"
+        params = [torch.randn(workload.size, device=device).requires_grad_() for _ in range(workload.leaves)]
+        for param in params:
+            param.grad = torch.randn_like(param)
+        self.optimizer = torch.optim.AdamW(params, 1e-3, fused=True)
+
+    def dispatch(self) -> None:
+        self.optimizer.step()
+
+    def finish(self) -> None:
+        if self.cuda:
+            self.torch.cuda.synchronize()
+
+
+class Optax:
+    """optax's AdamW, jitted with donated arguments."""
+
+    name = "optax jit"
+
+    def __init__(self, workload: Workload) -> None:
+        import jax
+        import optax
+
+        tx = optax.adamw(1e-3, weight_decay=0.01)
+        keys = jax.random.split(jax.random.key(0), workload.leaves)
+        self.params = {f"layer{i:05d}": jax.random.normal(key, (workload.size,)) for i, key in enumerate(keys)}
+        self.grads = jax.tree.map(lambda p: p + 1.0, self.params)
+        self.state, self.jax = tx.init(self.params), jax
+
+        def update(grads: Any, state: Any, params: Any) -> Any:
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self.update = jax.jit(update, donate_argnums=(1, 2))
+
+    def dispatch(self) -> None:
+        self.params, self.state = self.update(self.grads, self.state, self.params)
+
+    def finish(self) -> None:
+        self.jax.block_until_ready((self.params, self.state))
+
+
+PEERS: dict[str, Any] = {"torch": Torch, "optax": Optax}
+
+
+def rounds_of(contenders: list[Any], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of a step, round by round, after two that do not count."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for index in range(rounds + 2):
+        for contender in contenders:
+            start = time.perf_counter()
+            contender.dispatch()
+            contender.finish()
+            if index >= 2:
+                times[contender.name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def extra_memory(contender: Any, workload: Workload) -> float:
+    mx.clear_cache()
+    alive = mx.get_active_memory()
+    mx.reset_peak_memory()
+    contender.dispatch()
+    contender.finish()
+    return (mx.get_peak_memory() - alive) / (workload.leaves * workload.size * workload.dtype.size)
+
+
+def row(workload: Workload, peers: list[str], rounds: int) -> str:
+    ours, theirs = Ours(workload), Theirs(workload)
+    others = [PEERS[name](workload) for name in peers if workload.peers]
+    times = rounds_of([ours, theirs, *others], rounds)
+    ratios = [a / b for a, b in zip(times[ours.name], times[theirs.name], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    medians = {name: f"{statistics.median(found):.2f}" for name, found in times.items()}
+    cells = [
+        workload.name,
+        medians[ours.name],
+        medians[theirs.name],
+        f"{middle:.2f} ({low:.2f}-{high:.2f})",
+        f"{extra_memory(ours, workload):.2f}",
+        f"{extra_memory(theirs, workload):.2f}",
+        *(medians.get(PEERS[name].name, "") for name in peers),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def scale_rows(rounds: int) -> Iterator[str]:
+    """Trace, dispatch and whole step by number of leaves, for AdamW on leaves of 16 elements."""
+    yield "| leaves | trace ms | dispatch ms | step ms | mlx.optimizers trace | dispatch | step |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for leaves in (10, 100, 1000, 10_000):
+        workload = Workload("", leaves, 16, adamw, mlx_adamw)
+        cells = [f"{leaves}"]
+        for contender in (Ours(workload), Theirs(workload)):
+            dispatched: list[float] = []
+            start = time.perf_counter()
+            contender.dispatch()
+            traced = time.perf_counter() - start
+            contender.finish()
+            for _ in range(rounds):
+                start = time.perf_counter()
+                contender.dispatch()
+                dispatched.append(time.perf_counter() - start)
+                contender.finish()
+            step = statistics.median(rounds_of([contender], rounds)[contender.name])
+            cells += [f"{1e3 * traced:.1f}", f"{1e3 * statistics.median(dispatched):.2f}", f"{step:.2f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of the name of the workloads to run")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=sorted(PEERS))
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="MLX device; its default otherwise")
+    parser.add_argument("--scale", action="store_true", help="cost by number of leaves instead")
+    options = parser.parse_args()
+    if options.device:
+        mx.set_default_device(mx.Device(mx.cpu if options.device == "cpu" else mx.gpu))
+
+    print(f"mlx {importlib.metadata.version('mlx')} on {mx.default_device()}, {platform.machine()}")
+    if options.scale:
+        for line in scale_rows(options.rounds):
+            print(line, flush=True)
+        return
+    modules = {"torch": "torch", "optax": "optax"}
+    peers = [name for name in options.peers if importlib.util.find_spec(modules[name])]
+    for name in set(options.peers) - set(peers):
+        print(f"{name} is not installed, and left out")
+    titles = ["workload", "mlxopt ms", "mlx.optimizers ms", "ratio (quartiles)", "extra memory", "theirs"]
+    titles += [f"{PEERS[name].name} ms" for name in peers]
+    print(f"\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
+    for workload in WORKLOADS:
+        if options.only in workload.name:
+            print(row(workload, peers, options.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
