@@ -1,4 +1,4 @@
-"""The laws of transformations, each a function that asserts it of one transformation on one problem."""
+"""The laws of transformations, each a function that asserts it of one transformation on one problem, or of one entry."""
 
 import functools
 import tempfile
@@ -8,11 +8,24 @@ from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 import pytest
-from strategies import Problem, number, plain_problem, same
+from registry import Entry, Recipe
+from strategies import Extras, Problem, nested_problem, number, plain_problem, same
 
 import mlxopt as mo
 from mlxopt import tree
-from mlxopt.base import COMMON_EXTRAS, GradientTransformation, ScalarOrSchedule
+from mlxopt.base import COMMON_EXTRAS, GradientTransformation
+
+
+def case(law: Callable[..., None], entry: Entry) -> Any:
+    """A law and an entry to hold it against; a waived one is a skip that shows its reason."""
+    reason = entry.waivers.get(law.__name__)
+    marks = [pytest.mark.skip(reason=reason)] if reason else []
+    return pytest.param(law, entry, id=f"{law.__name__}-{entry.name}", marks=marks)
+
+
+def cases(laws: list[Any], entries: list[Entry]) -> list[Any]:
+    """All laws of an entry, then those of the next: what one compiled serves the other."""
+    return [case(law, entry) for entry in entries for law in laws]
 
 
 class Pair(Protocol):
@@ -36,19 +49,44 @@ def run(tx: Pair, problem: Problem, state: Any = None) -> Run:
     state = tx.init(problem.params) if state is None else state
     results = Run([], [state])
     for grads in problem.grads:
-        updates, state = tx.update(grads, state, problem.params)
+        updates, state = tx.update(grads, state, problem.params, **problem.extras(grads))
         results.updates.append(updates)
         results.states.append(state)
     return results
 
 
-def shape_of(node: Any) -> Any:
+def shape_of(node: Any) -> str:
     """Structure, key order, shapes and dtypes of a tree, as text."""
     return repr(tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), node))
 
 
 def is_finite(node: Any) -> bool:
     return all(mx.all(mx.isfinite(leaf)).item() for leaf in tree.leaves(node))
+
+
+def copied(node: Any) -> Any:
+    """A tree that shares neither containers nor arrays with the original."""
+    return tree.map(lambda leaf: leaf + mx.zeros_like(leaf) if isinstance(leaf, mx.array) else leaf, node)
+
+
+def widened(node: Any) -> Any:
+    return tree.map(tree.widen, node)
+
+
+def ulp(x: mx.array) -> mx.array:
+    """The distance from one number to the next in the dtype of an array, in float32."""
+    exponent = mx.floor(mx.log2(mx.maximum(mx.abs(tree.widen(x)), mx.finfo(x.dtype).smallest_normal)))
+    return mx.array(mx.finfo(x.dtype).eps) * mx.power(2.0, exponent)
+
+
+def are_within(bound: Callable[..., mx.array], one: Any, other: Any, *rest: Any) -> bool:
+    """Whether two trees differ nowhere by more than a bound, a function of their leaves and those of further trees."""
+
+    def is_within(x: mx.array, y: mx.array, *more: mx.array) -> bool:
+        difference = mx.abs(x.astype(mx.float32) - y.astype(mx.float32))
+        return bool(mx.all(difference <= 1.001 * bound(x, y, *more) + 1e-7).item())
+
+    return all(tree.leaves(tree.map(is_within, one, other, *rest)))
 
 
 # On generated trees
@@ -60,10 +98,18 @@ def updates_keep_their_form(tx: Pair, problem: Problem) -> None:
 
 
 def functions_are_pure(tx: Pair, problem: Problem) -> None:
-    snapshot = tree.map(lambda leaf: leaf + mx.zeros_like(leaf), problem._asdict())
-    first, second = run(tx, problem), run(tx, problem)
-    assert same(problem._asdict(), snapshot)
-    assert same(first._asdict(), second._asdict())
+    """A call changes nothing that it was given, and the same call returns the same."""
+    params, before = problem.params, copied(problem.params)
+    state = tx.init(params)
+    assert same(params, before)
+    assert same(tx.init(params), state)
+    for grads in problem.grads:
+        extra = problem.extras(grads)
+        before = copied((grads, state, params, extra))
+        first = tx.update(grads, state, params, **extra)
+        assert same((grads, state, params, extra), before)
+        assert same(tx.update(grads, state, params, **extra), first)
+        state = first[1]
 
 
 def state_keeps_its_form(tx: Pair, problem: Problem) -> None:
@@ -79,26 +125,37 @@ def state_holds_arrays(tx: Pair, problem: Problem) -> None:
 
 
 def zeros_are_harmless(tx: Pair, problem: Problem) -> None:
-    zeros = tree.zeros_like(problem.params)
-    results = run(tx, Problem(zeros, [zeros, *problem.grads]))
+    grads = [tree.zeros_like(problem.grads[0]), *problem.grads]
+    results = run(tx, problem._replace(params=tree.zeros_like(problem.params), grads=grads))
     assert is_finite(results.updates)
     assert is_finite(results.states)
 
 
 def empty_trees_are_fine(tx: Pair, problem: Problem) -> None:
-    del problem
-    empties: list[Any] = [{}, [], {"a": {}, "b": ()}]
+    empties: list[Any] = [{}, [], {"a": {}, "b": ()}, {"a": None}]
     for empty in empties:
-        assert run(tx, Problem(empty, [empty, empty])).updates == [empty, empty]
+        assert run(tx, problem._replace(params=empty, grads=[empty, empty])).updates == [empty, empty]
 
 
 def low_precision_follows_float32(tx: Pair, problem: Problem) -> None:
     """What a float16 or bfloat16 leaf gets is what a float32 leaf gets, rounded."""
-    exact = run(tx, Problem(tree.map(tree.widen, problem.params), tree.map(tree.widen, problem.grads)))
+    exact = run(tx, problem._replace(params=widened(problem.params), grads=widened(problem.grads)))
     rounded = run(tx, problem)
     for step, grads in enumerate(problem.grads):
         assert same(rounded.updates[step], tree.cast_like(exact.updates[step], grads))
     assert same(rounded.states, exact.states)
+
+
+def parameters_follow_float32(tx: Pair, problem: Problem) -> None:
+    """A step of float16 or bfloat16 parameters is that of float32 parameters: update and result are rounded once."""
+    params, state, exact_state = problem.params, tx.init(problem.params), tx.init(widened(problem.params))
+    for grads in problem.grads:
+        extra, wide_extra = problem.extras(grads), problem.extras(widened(grads))
+        exact_updates, exact_state = tx.update(widened(grads), exact_state, widened(params), **wide_extra)
+        exact = mo.apply_updates(widened(params), exact_updates)
+        updates, state = tx.update(grads, state, params, **extra)
+        params = mo.apply_updates(params, updates)
+        assert are_within(lambda p, _, u: 0.5 * (ulp(p) + ulp(u)), params, exact, updates)
 
 
 def nan_is_guarded(tx: Pair, problem: Problem) -> None:
@@ -107,7 +164,7 @@ def nan_is_guarded(tx: Pair, problem: Problem) -> None:
     state, guard_state = tx.init(problem.params), guard.init(problem.params)
     for grads in (tree.full_like(problem.grads[0], float("nan")), *problem.grads):
         finite, guard_state = guard.update(grads, guard_state)
-        updates, state = tx.update(finite, state, problem.params)
+        updates, state = tx.update(finite, state, problem.params, **problem.extras(finite))
         assert is_finite(updates)
     assert is_finite(state)
 
@@ -124,17 +181,19 @@ def resumes_from_a_file(tx: Pair, problem: Problem) -> None:
         mx.eval(loaded)
     restored = tree.map_with_path(lambda path, leaf: loaded[path] if leaf.size else leaf, saved)
     assert same(restored, saved)
-    rest = run(tx, Problem(problem.params, problem.grads[1:]), restored)
+    rest = run(tx, problem._replace(grads=problem.grads[1:]), restored)
     assert same(rest.updates, whole.updates[1:])
 
 
 def extras_are_checked(tx: Pair, problem: Problem) -> None:
     """Common extras make no difference, a misspelt one is an error."""
     grads, state = problem.grads[0], tx.init(problem.params)
-    plain = tx.update(grads, state, problem.params)
-    assert same(plain, tx.update(grads, state, problem.params, **dict.fromkeys(COMMON_EXTRAS, mx.array(1.0))))
+    needed = problem.extras(grads)
+    common = {**dict.fromkeys(COMMON_EXTRAS, mx.array(1.0)), **needed}
+    plain = tx.update(grads, state, problem.params, **needed)
+    assert same(plain, tx.update(grads, state, problem.params, **common))
     with pytest.raises(TypeError, match="no use for the extra argument 'valeu'"):
-        tx.update(grads, state, problem.params, valeu=mx.array(1.0))
+        tx.update(grads, state, problem.params, **needed, valeu=mx.array(1.0))
 
 
 GENERAL: list[Callable[[Pair, Problem], None]] = [
@@ -145,113 +204,191 @@ GENERAL: list[Callable[[Pair, Problem], None]] = [
     zeros_are_harmless,
     empty_trees_are_fine,
     low_precision_follows_float32,
+    parameters_follow_float32,
     nan_is_guarded,
     resumes_from_a_file,
     extras_are_checked,
 ]
 
 
-# Compiled, on one small problem
+# Compiled, on small fixed problems
+
+
+class Step(NamedTuple):
+    """Parameters and state after one step from the same start, compiled and eager, and the eager updates."""
+
+    compiled: tuple[Any, Any]
+    eager: tuple[Any, Any]
+    updates: Any
 
 
 class CompiledRun(NamedTuple):
-    """Parameters after every step of a compiled and of an eager loop, and how often the former was traced."""
+    """The steps of a compiled loop, and how often it was traced."""
 
-    compiled: list[Any]
-    eager: list[Any]
+    steps: list[Step]
     traces: int
 
 
-def set_learning_rate(state: Any, value: float) -> Any:
-    """Set every learning rate in a state; a state without one stays as it is."""
-    places = list(tree.get_all(state, "learning_rate"))
-    return tree.set(state, dict.fromkeys(places, value))
+def set_anew(state: Any, index: int) -> Any:
+    """Set every learning rate and weight decay in a state; a state without one stays as it is."""
+    values = {"learning_rate": 0.1 / (1 + index), "weight_decay": 0.02 * index}
+    return tree.set(state, {path: value for name, value in values.items() for path in tree.get_all(state, name)})
 
 
-@functools.cache
-def compiled_run(tx: GradientTransformation) -> CompiledRun:
-    """Run with a learning rate that is set anew at every step."""
-    problem, traces = plain_problem(), []
+def compiled_run(build: Callable[[], GradientTransformation], problem: Problem) -> CompiledRun:
+    """Run with hyperparameters that are set anew at every step."""
+    tx, traces = build(), []
 
     def counted(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         traces.append(1)
         return tx.update(updates, state, params, **extra)
 
     step = mo.compile_update(GradientTransformation(tx.init, counted))
-    params = eager_params = problem.params
-    state = eager_state = tx.init(params)
-    results = CompiledRun([], [], 0)
+    params, state, steps = problem.params, tx.init(problem.params), []
     for index, grads in enumerate(problem.grads):
-        rate = 0.1 / (1 + index)
-        params, state = step(grads, set_learning_rate(state, rate), params)
-        updates, eager_state = tx.update(grads, set_learning_rate(eager_state, rate), eager_params)
-        eager_params = mo.apply_updates(eager_params, updates)
-        results.compiled.append(params)
-        results.eager.append(eager_params)
-    return results._replace(traces=len(traces))
+        state, extra = set_anew(state, index), problem.extras(grads)
+        updates, eager_state = tx.update(grads, state, params, **extra)
+        eager = mo.apply_updates(params, updates), eager_state
+        params, state = step(grads, state, params, **extra)
+        steps.append(Step((params, state), eager, updates))
+    return CompiledRun(steps, len(traces))
 
 
-def compiled_equals_eager(tx: GradientTransformation) -> None:
-    results = compiled_run(tx)
-    for compiled, eager in zip(results.compiled, results.eager, strict=True):
-        assert tree.allclose(compiled, eager, rtol=1e-5, atol=1e-6)
+@functools.cache
+def plain_run(entry: Entry) -> CompiledRun:
+    return compiled_run(entry.build, plain_problem()._replace(extras=entry.extras))
 
 
-def one_trace_is_enough(tx: GradientTransformation) -> None:
-    assert compiled_run(tx).traces == 1
+@functools.cache
+def nested_run(entry: Entry) -> CompiledRun:
+    return compiled_run(entry.build, nested_problem()._replace(extras=entry.extras))
 
 
-def prints_as_its_expression(tx: GradientTransformation) -> None:
-    """What is printed builds the same again (functions stand under their names, and cannot)."""
+@functools.cache
+def bfloat16_run(entry: Entry) -> CompiledRun:
+    return compiled_run(entry.build, plain_problem(mx.bfloat16)._replace(extras=entry.extras))
+
+
+def require_equal(steps: list[Step]) -> None:
+    for step in steps:
+        assert shape_of(step.compiled) == shape_of(step.eager)
+        assert tree.allclose(step.compiled, step.eager, rtol=1e-5, atol=1e-6)
+
+
+def compiled_equals_eager(entry: Entry) -> None:
+    require_equal(plain_run(entry).steps)
+
+
+def compiled_equals_eager_in_nested_trees(entry: Entry) -> None:
+    require_equal(nested_run(entry).steps)
+
+
+def compiled_follows_eager_in_bfloat16(entry: Entry) -> None:
+    """Eager rounds the update and then the parameter, compiled only the parameter: 1 ulp, or half one of the update."""
+    for step in bfloat16_run(entry).steps:
+        (params, state), (eager_params, eager_state) = step.compiled, step.eager
+        assert are_within(
+            lambda p, q, u: mx.maximum(ulp(p), ulp(q)) + 0.5 * ulp(u), params, eager_params, step.updates
+        )
+        assert shape_of(state) == shape_of(eager_state)
+        assert are_within(lambda x, y: 1e-5 * mx.abs(y) + ulp_of_memory(y), state, eager_state)
+
+
+def ulp_of_memory(x: mx.array) -> mx.array:
+    """Memory in bfloat16 may be rounded the other way."""
+    return ulp(x) if x.dtype == mx.bfloat16 else mx.array(0.0)
+
+
+def one_trace_is_enough(entry: Entry) -> None:
+    assert plain_run(entry).traces == 1
+    assert nested_run(entry).traces == 1
+
+
+def prints_as_its_expression(entry: Entry) -> None:
+    """What is printed builds the same again (a lambda has no name by which it could)."""
+    tx = entry.build()
     printed = repr(tx)
     assert printed.startswith(f"{tx.name}(")
-    if "<" not in printed and "matrix" not in printed:
-        names = {**vars(mo), **vars(mo.schedules), "mx": mx}
+    assert "(...)" not in printed, "decorate the factory with mlxopt.readable"
+    if "<lambda>" not in printed:
+        names = {**entry.names, **vars(mo), **vars(mo.schedules), "mx": mx}
         assert repr(eval(printed, names)) == printed
 
 
-SINGLE: list[Callable[[GradientTransformation], None]] = [
+SINGLE: list[Callable[[Entry], None]] = [
     compiled_equals_eager,
+    compiled_equals_eager_in_nested_trees,
+    compiled_follows_eager_in_bfloat16,
     one_trace_is_enough,
     prints_as_its_expression,
 ]
 
 
-# Of whole optimizers, built from a learning rate
-
-Recipe = Callable[[ScalarOrSchedule], GradientTransformation]
+# Of what is built from a hyperparameter
 
 
-def schedule_equals_number(build: Recipe, rate: float) -> None:
+def require_schedule_equals_number(build: Recipe, value: float, extras: Extras) -> None:
     """A constant schedule gives what the number gives, with the same form of state."""
-    problem = plain_problem()
-    number, schedule = run(build(rate), problem), run(build(mo.constant_schedule(rate)), problem)
+    problem = plain_problem()._replace(extras=extras)
+    number, schedule = run(build(value), problem), run(build(mo.constant_schedule(value)), problem)
     assert same(number.updates, schedule.updates)
     assert same(number.states, schedule.states)
 
 
-def learning_rate_is_visible(build: Recipe, rate: float) -> None:
+def recipe_of(entry: Entry) -> Recipe:
+    assert entry.recipe is not None
+    return entry.recipe
+
+
+def schedule_equals_number(entry: Entry) -> None:
+    require_schedule_equals_number(recipe_of(entry), entry.rate, entry.extras)
+
+
+def learning_rate_is_visible(entry: Entry) -> None:
     """The state shows the rate of the last update, and a constant rate can be set there."""
-    problem = plain_problem()
+    build, problem = recipe_of(entry), plain_problem()._replace(extras=entry.extras)
     falling = run(build(mo.linear_schedule(1.0, 0.0, 4)), problem)
     assert [tree.get(state, "learning_rate").item() for state in falling.states] == [1.0, 1.0, 0.75, 0.5, 0.25]
-    tx = build(rate)
+    tx, grads = build(entry.rate), problem.grads[0]
     stopped = tree.set(tx.init(problem.params), learning_rate=0.0)
-    updates, _ = tx.update(problem.grads[0], stopped, problem.params)
+    updates, _ = tx.update(grads, stopped, problem.params, **problem.extras(grads))
     assert same(tree.map(mx.abs, updates), tree.zeros_like(updates))
 
 
-def goes_downhill(build: Recipe, rate: float) -> None:
+def goes_downhill(entry: Entry) -> None:
     """From (3, -2) to the bottom of an elongated bowl, with a falling learning rate."""
     steps = 150
-    tx = build(mo.linear_schedule(rate, 0.0, steps))
+    tx = recipe_of(entry)(mo.linear_schedule(entry.rate, 0.0, steps))
     params = {"x": mx.array([3.0, -2.0])}
     curvature, state = mx.array([1.0, 0.2]), tx.init(params)
     for _ in range(steps):
-        updates, state = tx.update({"x": curvature * params["x"]}, state, params)
+        grads = {"x": curvature * params["x"]}
+        updates, state = tx.update(grads, state, params, **entry.extras(grads))
         params = mo.apply_updates(params, updates)
     start, end = mx.sum(curvature * mx.array([9.0, 4.0])), mx.sum(curvature * mx.square(params["x"]))
     assert number(end) < 0.25 * number(start)
 
 
-RECIPE: list[Callable[[Recipe, float], None]] = [schedule_equals_number, learning_rate_is_visible, goes_downhill]
+RECIPE: list[Callable[[Entry], None]] = [schedule_equals_number, learning_rate_is_visible, goes_downhill]
+
+
+def decay_of(entry: Entry) -> Recipe:
+    assert entry.decay is not None
+    return entry.decay
+
+
+def decay_schedule_equals_number(entry: Entry) -> None:
+    require_schedule_equals_number(decay_of(entry), 0.1, entry.extras)
+
+
+def weight_decay_is_visible(entry: Entry) -> None:
+    """The state shows the decay of the last update, and a constant decay can be set there."""
+    build, problem = decay_of(entry), plain_problem()._replace(extras=entry.extras)
+    falling = run(build(mo.linear_schedule(1.0, 0.0, 4)), problem)
+    assert [tree.get(state, "weight_decay").item() for state in falling.states] == [1.0, 1.0, 0.75, 0.5, 0.25]
+    stopped = tree.set(build(0.1).init(problem.params), weight_decay=0.0)
+    parameters_do_not_matter = problem._replace(params=tree.zeros_like(problem.params))
+    assert same(run(build(0.1), problem, stopped).updates, run(build(0.1), parameters_do_not_matter).updates)
+
+
+DECAY: list[Callable[[Entry], None]] = [decay_schedule_equals_number, weight_decay_is_visible]

@@ -3,36 +3,67 @@
 To put a transformation under all laws, add a line to ``ENTRIES``.
 """
 
+import inspect
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+from strategies import Extras, no_extras
 
 import mlxopt as mo
 from mlxopt.base import GradientTransformation, ScalarOrSchedule
 
+Recipe = Callable[[ScalarOrSchedule], GradientTransformation]
 
-class Entry(NamedTuple):
-    """A way to build a transformation, and the laws it does not obey, each with the reason."""
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A way to build a transformation, what it needs, and the laws it does not obey, each with the reason."""
 
     name: str  # public name, and after a blank what sets this entry apart
     build: Callable[[], GradientTransformation]
-    recipe: Callable[[ScalarOrSchedule], GradientTransformation] | None = None  # of a whole optimizer, by learning rate
+    recipe: Recipe | None = None  # of a whole optimizer, by learning rate
     rate: float = 0.1  # learning rate that suits it for steps of about a tenth
-    waivers: dict[str, str] = {}  # noqa: RUF012
+    extras: Extras = no_extras  # extra arguments of an update, from its gradients
+    decay: Recipe | None = None  # of what decays weights, by weight decay
+    waivers: dict[str, str] = field(default_factory=dict)
 
     @property
     def public_name(self) -> str:
         return self.name.split()[0]
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the expression that it prints may refer to: the names around its factory."""
+        around: dict[str, Any] = getattr(inspect.unwrap(self.build), "__globals__", {})
+        return {**around, getattr(self.build, "__name__", self.name): self.build}
+
 
 def recipe(name: str, build: Callable[..., GradientTransformation], rate: float = 0.1, **settings: Any) -> Entry:
     """A whole optimizer: its first argument is the learning rate."""
-    return Entry(name, lambda: build(rate, **settings), lambda learning_rate: build(learning_rate, **settings), rate)
+
+    def by_decay(weight_decay: ScalarOrSchedule) -> GradientTransformation:
+        return build(rate, **{**settings, "weight_decay": weight_decay})
+
+    return Entry(
+        name,
+        build=lambda: build(rate, **settings),
+        recipe=lambda learning_rate: build(learning_rate, **settings),
+        rate=rate,
+        decay=by_decay if "weight_decay" in inspect.signature(build).parameters else None,
+    )
 
 
 def matrix(path: str, leaf: mx.array) -> bool:
+    del path
     return leaf.ndim > 1
+
+
+def vector(path: str, leaf: mx.array) -> bool:
+    return not matrix(path, leaf)
 
 
 SCHEDULE = mo.linear_schedule(0.5, 0.1, 3)
@@ -45,7 +76,7 @@ ENTRIES = [
     Entry("stateless_with_tree_map", lambda: mo.stateless_with_tree_map(lambda u, p: 0.5 * u)),
     Entry("scale", lambda: mo.scale(-0.5)),
     Entry("scale_by_schedule", lambda: mo.scale_by_schedule(SCHEDULE)),
-    Entry("scale_by_learning_rate", lambda: mo.scale_by_learning_rate(0.1)),
+    recipe("scale_by_learning_rate", mo.scale_by_learning_rate),
     Entry("scale_by_learning_rate schedule", lambda: mo.scale_by_learning_rate(SCHEDULE)),
     Entry("scale_by_sign", mo.scale_by_sign),
     Entry("trace", lambda: mo.trace(0.9)),
@@ -55,8 +86,12 @@ ENTRIES = [
     Entry("clip", lambda: mo.clip(0.5)),
     Entry("clip_by_global_norm", lambda: mo.clip_by_global_norm(0.5)),
     Entry("clip_by_block_rms", lambda: mo.clip_by_block_rms(0.5)),
-    Entry("add_decayed_weights", lambda: mo.add_decayed_weights(0.1)),
-    Entry("add_decayed_weights schedule", lambda: mo.add_decayed_weights(SCHEDULE, matrix)),
+    Entry("add_decayed_weights", lambda: mo.add_decayed_weights(0.1), decay=mo.add_decayed_weights),
+    Entry(
+        "add_decayed_weights schedule",
+        lambda: mo.add_decayed_weights(SCHEDULE, matrix),
+        decay=lambda weight_decay: mo.add_decayed_weights(weight_decay, matrix),
+    ),
     Entry("zero_nans", mo.zero_nans),
     Entry("centralize", mo.centralize),
     Entry("add_noise", lambda: mo.add_noise(0.01, 0.55, key=0)),
@@ -112,4 +147,35 @@ ENTRIES = [
     recipe("rmsprop centered", mo.rmsprop, centered=True, momentum=0.9, nesterov=True, eps=1e-4),
     recipe("adagrad", mo.adagrad, rate=1.0),
     recipe("adadelta", mo.adadelta, rate=3.0, eps=1e-3),
+]
+
+
+# What a user writes, held to the same laws: the README promises that this takes one line
+
+
+def entry_of_the_readme() -> Entry:
+    """The transformation of the README by the line that the README gives for it."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ScaleByHeavyBallState" in block]
+    [line] = re.findall(r"`(Entry\(.*?\))`", text)
+    names: dict[str, Any] = {"mx": mx, "mo": mo, "Entry": Entry}
+    exec(compile(code, "README.md", "exec"), names)
+    entry = eval(line, names)
+    assert isinstance(entry, Entry)
+    return entry
+
+
+@mo.readable
+def scale_by_value() -> GradientTransformation:
+    """Multiply updates by the value of the loss."""
+
+    def update(updates: Any, state: mo.EmptyState, params: Any = None, *, value: mx.array) -> Any:
+        return mo.tree.scale(value, updates), state
+
+    return mo.GradientTransformation(mo.identity().init, update)
+
+
+NEWCOMERS = [
+    entry_of_the_readme(),
+    Entry("scale_by_value", scale_by_value, extras=lambda grads: {"value": mo.tree.norm(grads)}),
 ]

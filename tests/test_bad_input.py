@@ -149,7 +149,7 @@ SPECIAL: list[tuple[Callable[[], Any], str]] = [
     (lambda: mlxopt.add_noise(0.1, 0.5, 1.5), r"add_noise: key must be an integer, got 1\.5"),  # type: ignore[arg-type]
     (lambda: mlxopt.add_noise(0.1, 0.5, None), r"add_noise: key must be an integer, got None"),  # type: ignore[arg-type]
     (lambda: mlxopt.add_noise(0.1, 0.5, True), r"add_noise: key must be an integer, got True"),
-    (lambda: mlxopt.adamw(0.1, mask=lambda params: True), r"masked: mask must be a function of path and leaf"),
+    (lambda: mlxopt.adamw(0.1, mask=lambda params: True), r"add_decayed_weights: mask must be a function of path and leaf"),
     (
         lambda: mlxopt.adamw(0.1, mask=3).init(params()),
         r"add_decayed_weights: at 'w': the mask must be True or False, got 3",
@@ -187,7 +187,7 @@ BAD_GRADS: dict[str, tuple[Any, str]] = {
     "another key": ({"w": mx.zeros((2, 2)), "c": []}, r"\['c'\]"),
     "no array": ({"w": mx.zeros((2, 2)), "b": [0.5, mx.array(1.0)]}, r"at 'b\.0': every leaf must be an mx\.array"),
     "hole": ({"w": None, "b": [mx.zeros((2,)), mx.array(1.0)]}, r"at 'w': expected None"),
-    "another container": ({"w": mx.zeros((2, 2)), "b": (mx.zeros((2,)), mx.array(1.0))}, r"at 'b': expected a tuple"),
+    "another container": ({"w": mx.zeros((2, 2)), "b": (mx.zeros((2,)), mx.array(1.0))}, r"at 'b': expected a list, got a tuple"),
 }
 
 WITH_MEMORY = ["adam", "adamw", "nadamw", "amsgrad", "adamax", "lion", "radam", "rmsprop", "adagrad", "adadelta"]

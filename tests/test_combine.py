@@ -36,7 +36,6 @@ from mlxopt import (
     stateless,
     tree,
 )
-from mlxopt.transforms.decay import optional_decay
 
 PARAMS: dict[str, Any] = {
     "body": {"w": mx.array([[1.0, -2.0], [3.0, 4.0]]), "b": mx.array([0.5, -0.5])},
@@ -250,7 +249,6 @@ def test_a_choice_by_a_function_of_other_arguments_is_an_error(mask: Any) -> Non
         ("masked", lambda: masked(identity(), "*.w", otherwise="pass")),
         ("freeze", lambda: freeze("*.w")),
         ("add_decayed_weights", lambda: adamw(0.1, mask="*.w")),
-        ("add_decayed_weights", lambda: optional_decay(0.0, "*.w")),
     ],
 )
 def test_a_pattern_as_mask_goes_through_by_path(where: str, build: Callable[[], Any]) -> None:

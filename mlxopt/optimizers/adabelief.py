@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
 from mlxopt.readable import readable
-from mlxopt.transforms.decay import optional_decay
+from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -87,7 +87,7 @@ def adabelief(
         b2: Decay of the spread.
         eps: Added to the root.
         eps_root: Added to the spread at every update, and kept in it.
-        weight_decay: Number or schedule; multiplied by the learning rate. The number 0 leaves decay out.
+        weight_decay: Number or schedule; multiplied by the learning rate.
         mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
         nesterov: Let the mean look one step ahead.
 
@@ -101,6 +101,6 @@ def adabelief(
     """
     return chain(
         scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
-        optional_decay(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import running_mean
 from mlxopt.readable import readable
-from mlxopt.transforms.decay import optional_decay
+from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -70,7 +70,7 @@ def adadelta(
         learning_rate: Number or schedule.
         rho: Decay of both means.
         eps: Added inside both roots.
-        weight_decay: L2 penalty, added to the gradient: number or schedule. The number 0 leaves decay out.
+        weight_decay: L2 penalty, added to the gradient: number or schedule.
         mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
 
     Example:
@@ -80,4 +80,6 @@ def adadelta(
     Reference:
         Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.
     """
-    return chain(optional_decay(weight_decay, mask), scale_by_adadelta(rho, eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        add_decayed_weights(weight_decay, mask), scale_by_adadelta(rho, eps), scale_by_learning_rate(learning_rate)
+    )

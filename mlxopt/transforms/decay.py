@@ -5,7 +5,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates, identity
+from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import masked, require_mask
 from mlxopt.numerics import new_count, safe_increment, scheduled
 from mlxopt.readable import readable
@@ -54,18 +54,3 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Choice | Non
 
     everywhere = GradientTransformation(init_fn, update_fn)
     return everywhere if mask is None else masked(everywhere, mask, otherwise="pass")
-
-
-def optional_decay(weight_decay: ScalarOrSchedule, mask: Choice | None) -> GradientTransformation:
-    """Decay weights unless ``weight_decay`` is the number 0: then ``update`` can be called without parameters.
-
-    Args:
-        weight_decay: Number or schedule.
-        mask: Leaves that decay.
-
-    Example:
-        >>> optional_decay(0.0, None), optional_decay(0.1, None)
-        (identity(), add_decayed_weights(weight_decay=0.1))
-    """
-    decayed = add_decayed_weights(weight_decay, mask)
-    return identity() if isinstance(weight_decay, (int, float)) and weight_decay == 0 else decayed
