@@ -1,4 +1,4 @@
-"""The laws of transformations, each a function that asserts it of one transformation on one problem, or of one entry."""
+"""The laws: each a function that asserts it of one transformation on one problem, or of one entry of the registry."""
 
 import functools
 import tempfile
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import mlx.core as mx
 import pytest
 from registry import Entry, Recipe
-from strategies import Extras, Problem, nested_problem, number, plain_problem, same
+from strategies import Extras, Problem, low_problem, nested_problem, number, plain_problem, same
 
 import mlxopt as mo
 from mlxopt import tree
@@ -118,6 +118,20 @@ def state_keeps_its_form(tx: Pair, problem: Problem) -> None:
         assert shape_of(state) == shape_of(first)
 
 
+def forms_are_kept_without_parameters(tx: Pair, problem: Problem) -> None:
+    """What needs parameters says so; what does not has only the updates and the state to go by."""
+    state = first = tx.init(problem.params)
+    for grads in problem.grads:
+        try:
+            updates, state = tx.update(grads, state, **problem.extras(grads))
+        except ValueError as error:
+            if "update needs params" not in str(error):
+                raise
+            return
+        assert shape_of(updates) == shape_of(grads)
+        assert shape_of(state) == shape_of(first)
+
+
 def state_holds_arrays(tx: Pair, problem: Problem) -> None:
     for state in run(tx, problem).states:
         for path, leaf in tree.items(state):
@@ -200,6 +214,7 @@ GENERAL: list[Callable[[Pair, Problem], None]] = [
     updates_keep_their_form,
     functions_are_pure,
     state_keeps_its_form,
+    forms_are_kept_without_parameters,
     state_holds_arrays,
     zeros_are_harmless,
     empty_trees_are_fine,
@@ -266,7 +281,7 @@ def nested_run(entry: Entry) -> CompiledRun:
 
 @functools.cache
 def bfloat16_run(entry: Entry) -> CompiledRun:
-    return compiled_run(entry.build, plain_problem(mx.bfloat16)._replace(extras=entry.extras))
+    return compiled_run(entry.build, low_problem()._replace(extras=entry.extras))
 
 
 def require_equal(steps: list[Step]) -> None:
@@ -287,9 +302,7 @@ def compiled_follows_eager_in_bfloat16(entry: Entry) -> None:
     """Eager rounds the update and then the parameter, compiled only the parameter: 1 ulp, or half one of the update."""
     for step in bfloat16_run(entry).steps:
         (params, state), (eager_params, eager_state) = step.compiled, step.eager
-        assert are_within(
-            lambda p, q, u: mx.maximum(ulp(p), ulp(q)) + 0.5 * ulp(u), params, eager_params, step.updates
-        )
+        assert are_within(lambda p, q, u: mx.maximum(ulp(p), ulp(q)) + 0.5 * ulp(u), params, eager_params, step.updates)
         assert shape_of(state) == shape_of(eager_state)
         assert are_within(lambda x, y: 1e-5 * mx.abs(y) + ulp_of_memory(y), state, eager_state)
 

@@ -156,7 +156,9 @@ ENTRIES = [
 def entry_of_the_readme() -> Entry:
     """The transformation of the README by the line that the README gives for it."""
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ScaleByHeavyBallState" in block]
+    [code] = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ScaleByHeavyBallState" in block
+    ]
     [line] = re.findall(r"`(Entry\(.*?\))`", text)
     names: dict[str, Any] = {"mx": mx, "mo": mo, "Entry": Entry}
     exec(compile(code, "README.md", "exec"), names)

@@ -1,4 +1,4 @@
-"""Generated trees: nested containers of every kind, holes, odd shapes, three float dtypes, gradients unlike parameters."""
+"""Generated trees: nested containers, holes, odd shapes, three float dtypes, gradients unlike their parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -105,9 +105,7 @@ def fixed_problem(structure: Any, dtype: mx.Dtype, steps: int, backwards: bool =
     def spec(shape: tuple[int, ...] | None) -> Any:
         return None if shape is None else (shape, dtype)
 
-    return Problem(
-        filled(structure(spec), array), [filled(structure(spec), array, backwards) for _ in range(steps)]
-    )
+    return Problem(filled(structure(spec), array), [filled(structure(spec), array, backwards) for _ in range(steps)])
 
 
 def plain_problem(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
@@ -115,8 +113,13 @@ def plain_problem(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
     return fixed_problem(lambda leaf: {"w": leaf((3, 2)), "b": leaf((2,)), "s": leaf(())}, dtype, steps)
 
 
+def low_problem(steps: int = 4) -> Problem:
+    """A matrix and a vector in bfloat16; a scalar would be another graph."""
+    return fixed_problem(lambda leaf: {"w": leaf((3, 2)), "b": leaf((2,))}, mx.bfloat16, steps)
+
+
 def nested_problem(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
-    """Leaves like those of the plain problem in containers of every kind, a hole, and gradients in another key order."""
+    """Leaves as in the plain problem in containers of every kind, a hole, and gradients in another key order."""
 
     def structure(leaf: Any) -> Any:
         return {
@@ -138,8 +141,7 @@ def same(one: Any, other: Any) -> bool:
     """Whether two trees agree in structure, key order, shapes, dtypes and every bit (NaN equals NaN)."""
     items, others = tree.items(one), tree.items(other)
     return repr(tree.map(lambda _: 0, one)) == repr(tree.map(lambda _: 0, other)) and all(
-        path == other_path and _same_leaf(x, y)
-        for (path, x), (other_path, y) in zip(items, others, strict=True)
+        path == other_path and _same_leaf(x, y) for (path, x), (other_path, y) in zip(items, others, strict=True)
     )
 
 

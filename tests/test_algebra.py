@@ -124,7 +124,7 @@ def test_algebra(law: Law, entry: Entry, problem: Problem) -> None:
 
 
 def nesting_chain(*parts: GradientTransformation) -> GradientTransformation:
-    """Keeps the states of a chain inside a chain apart."""
+    """Never dissolves, and has a part too many."""
     whole = mo.combine.chain(mo.identity(), *parts)
     return GradientTransformation(whole.init, whole.update)
 

@@ -260,6 +260,8 @@ BROKEN_GENERAL: list[tuple[Callable[..., None], Callable[[], Any]]] = [
     (laws.functions_are_pure, starts_anywhere),
     (laws.state_keeps_its_form, remembers_nothing_at_first),
     (laws.state_keeps_its_form, remembers_in_the_order_of_the_updates),
+    (laws.forms_are_kept_without_parameters, loses_the_dtype),
+    (laws.forms_are_kept_without_parameters, remembers_in_the_order_of_the_updates),
     (laws.state_holds_arrays, counts_with_a_python_number),
     (laws.zeros_are_harmless, normalizes_without_an_eps),
     (laws.empty_trees_are_fine, wraps_the_empty_tree),
@@ -294,7 +296,8 @@ def test_purity_law_catches_changed_extras() -> None:
 
     with pytest.raises(AssertionError):
         laws.functions_are_pure(
-            pair(lambda params: (), update), nested_problem()._replace(extras=lambda grads: {"seen": {"n": mx.array(0)}})
+            pair(lambda params: (), update),
+            nested_problem()._replace(extras=lambda grads: {"seen": {"n": mx.array(0)}}),
         )
 
 

@@ -22,12 +22,31 @@ def test_the_code_runs() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
-def test_every_public_name_is_in_the_table() -> None:
-    table = README.split("## Everything")[1].split("## Where it differs")[0]
-    listed = set(re.findall(r"`(\w+)`", table))
-    assert [name for name in public_names() if name not in listed and name not in ("tree", "schedules")] == []
-    functions = [name for name, value in vars(mo.tree).items() if inspect.isfunction(value)]
-    assert [name for name in functions if name not in listed] == []
+EVERYTHING = README.split("\n## Everything\n")[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[tuple[list[str], str]]:
+    """The names in the first cell of every row of the tables, and what the second cell says of them."""
+    found = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.+) \|$", text, re.MULTILINE)
+    return [(re.findall(r"\w+", names), meaning) for names, meaning in found]
+
+
+def test_every_public_name_has_a_row_of_its_own() -> None:
+    public, of_trees = EVERYTHING.split("\n`mlxopt.tree` ")
+    listed = [name for names, _ in rows(public) for name in names]
+    states = [state for _, meaning in rows(public) for state in re.findall(r"\(state `(\w+)`\)", meaning)]
+    assert all(len(names) == 1 for names, _ in rows(public))
+    assert sorted(listed + states + ["tree", "schedules"]) == sorted(public_names())
+    functions = {name: value for name, value in vars(mo.tree).items() if inspect.isfunction(value)}
+    only_there = [name for name, value in functions.items() if vars(mo).get(name) is not value]
+    assert sorted(name for names, _ in rows(of_trees) for name in names) == sorted(only_there)
+
+
+def test_only_rows_are_rows() -> None:
+    assert rows("Use `adam` | `sgd`\n| `lion` | what `trace` does |\n| `a`, `b` | two |\n| name | what |") == [
+        (["lion"], "what `trace` does"),
+        (["a", "b"], "two"),
+    ]
 
 
 def test_two_commands_set_up_and_run() -> None:

@@ -1,0 +1,251 @@
+"""Numbers of single transformations, worked out by hand or in Python's own float64."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from strategies import same
+
+import mlxopt as mo
+from mlxopt import tree
+from mlxopt.base import GradientTransformation
+
+NAN, INF = math.nan, math.inf
+GRADS = [0.5, -1.25, 3.0, 0.125, -0.75]
+
+
+def outputs(tx: GradientTransformation, grads: Sequence[float] = GRADS) -> list[float]:
+    """What becomes of one number, step by step."""
+    params = {"w": mx.array(1.0)}
+    state, results = tx.init(params), []
+    for grad in grads:
+        updates, state = tx.update({"w": mx.array(grad)}, state, params)
+        results.append(updates["w"].item())
+    return results
+
+
+# add_noise
+
+ZEROS = {"w": mx.zeros((40_000,)), "b": mx.zeros((3,))}
+
+
+def noise(tx: GradientTransformation, steps: int) -> list[mx.array]:
+    state, drawn = tx.init(ZEROS), []
+    for _ in range(steps):
+        updates, state = tx.update(ZEROS, state)
+        drawn.append(updates["w"])
+    return drawn
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.55, 2.0])
+@pytest.mark.parametrize("eta", [0.01, 4.0])
+def test_the_variance_of_noise_falls_as_promised(eta: float, gamma: float) -> None:
+    """An estimate from n numbers is off by a share of sqrt(2 / n): 0.7 %."""
+    for count, drawn in enumerate(noise(mo.add_noise(eta, gamma, key=1), 5)):
+        assert mx.mean(mx.square(drawn)).item() == pytest.approx(eta / (1 + count) ** gamma, rel=0.035)
+        assert abs(mx.mean(drawn).item()) < 0.025 * math.sqrt(eta)
+
+
+def test_noise_at_a_late_count() -> None:
+    tx = mo.add_noise(1.0, 0.5, key=1)
+    late = tree.set(tx.init(ZEROS), count=9_999)
+    assert mx.mean(mx.square(tx.update(ZEROS, late)[0]["w"])).item() == pytest.approx(0.01, rel=0.035)
+
+
+def test_noise_is_added_to_the_updates() -> None:
+    tx = mo.add_noise(0.01, 0.55, key=3)
+    alone = tx.update(ZEROS, tx.init(ZEROS))[0]
+    added = tx.update(tree.ones_like(ZEROS), tx.init(ZEROS))[0]
+    assert tree.allclose(tree.sub(added, tree.ones_like(ZEROS)), alone, atol=1e-6)
+
+
+def test_noise_of_variance_zero_changes_nothing() -> None:
+    assert outputs(mo.add_noise(0.0, 0.55, key=0)) == GRADS
+
+
+def test_the_same_key_draws_the_same_noise_and_another_key_another() -> None:
+    first, again, by_array, other = (noise(mo.add_noise(1.0, 0.5, key=key), 2) for key in (7, 7, mx.random.key(7), 8))
+    assert same(first, again)
+    assert same(first, by_array)
+    assert correlation(first[0], other[0]) < 0.03
+
+
+def test_the_key_advances_and_every_leaf_has_noise_of_its_own() -> None:
+    tx = mo.add_noise(1.0, 0.0, key=7)
+    state = tx.init(ZEROS)
+    assert mx.array_equal(state.rng_key, mx.random.key(7))
+    keys = []
+    for _ in range(4):
+        _, state = tx.update(ZEROS, state)
+        keys.append(str(state.rng_key.tolist()))
+    assert len({*keys, str(mx.random.key(7).tolist())}) == 5
+    one, two = noise(tx, 2)
+    assert correlation(one, two) < 0.03
+    updates, _ = tx.update(ZEROS, tx.init(ZEROS))
+    assert not mx.array_equal(updates["w"][:3], updates["b"])
+
+
+def correlation(x: mx.array, y: mx.array) -> float:
+    return abs((mx.mean(x * y) / mx.sqrt(mx.mean(mx.square(x)) * mx.mean(mx.square(y)))).item())
+
+
+# amsgrad
+
+
+def amsgrad_by_hand(b1: float, b2: float, correct_mu: bool, correct_nu: bool, eps: float = 1e-8) -> list[float]:
+    mu = nu = largest = 0.0
+    results = []
+    for step, grad in enumerate(GRADS, start=1):
+        mu, nu = b1 * mu + (1 - b1) * grad, b2 * nu + (1 - b2) * grad**2
+        largest = max(largest, nu / (1 - b2**step) if correct_nu else nu)
+        results.append((mu / (1 - b1**step) if correct_mu else mu) / (math.sqrt(largest) + eps))
+    return results
+
+
+@pytest.mark.parametrize("correct_nu", [True, False])
+@pytest.mark.parametrize("correct_mu", [True, False])
+def test_the_two_corrections_of_amsgrad(correct_mu: bool, correct_nu: bool) -> None:
+    expected = amsgrad_by_hand(0.8, 0.9, correct_mu, correct_nu)
+    settings: dict[str, Any] = {"bias_correction_mu": correct_mu, "bias_correction_nu": correct_nu}
+    assert outputs(mo.scale_by_amsgrad(0.8, 0.9, **settings)) == pytest.approx(expected, rel=1e-5)
+    steps = outputs(mo.amsgrad(0.5, 0.8, 0.9, **settings))
+    assert steps == pytest.approx([-0.5 * direction for direction in expected], rel=1e-5)
+
+
+# accumulator_dtype
+
+ACCUMULATING: dict[str, tuple[Callable[..., GradientTransformation], str]] = {
+    "sgd": (lambda **dtype: mo.sgd(0.1, momentum=0.9, **dtype), "trace"),
+    "sgd nesterov": (lambda **dtype: mo.sgd(0.1, 0.9, True, **dtype), "trace"),
+    "trace": (lambda **dtype: mo.trace(0.9, **dtype), "trace"),
+    "ema": (lambda **dtype: mo.ema(0.9, **dtype), "ema"),
+    "signum": (lambda **dtype: mo.signum(0.1, **dtype), "ema"),
+}
+
+
+def memory_after(tx: GradientTransformation, name: str, params: Any) -> list[Any]:
+    state, memories = tx.init(params), []
+    for grad in GRADS:
+        _, state = tx.update(tree.full_like(params, grad), state)
+        memories.append(tree.get(state, name))
+    return memories
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("name", ACCUMULATING)
+def test_the_dtype_of_an_accumulator(name: str, dtype: mx.Dtype) -> None:
+    """The sum is rounded once a step: after n of them it is off by at most n roundings of the largest sum."""
+    build, field = ACCUMULATING[name]
+    params = {"w": mx.ones((3,)), "b": mx.ones((), mx.bfloat16)}
+    exact, rounded = (memory_after(tx, field, params) for tx in (build(), build(accumulator_dtype=dtype)))
+    bound = len(GRADS) * mx.finfo(dtype).eps * max(abs(memory["w"][0].item()) for memory in exact)
+    for one, other in zip(exact, rounded, strict=True):
+        assert {leaf.dtype for leaf in tree.leaves(one)} == {mx.float32}
+        assert {leaf.dtype for leaf in tree.leaves(other)} == {dtype}
+        assert tree.allclose(tree.cast(other, mx.float32), one, rtol=0.0, atol=bound)
+    assert not tree.allclose(tree.cast(rounded[-1], mx.float32), exact[-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ACCUMULATING)
+def test_updates_stay_in_the_dtype_of_the_gradients_whatever_the_accumulator(name: str) -> None:
+    build, _ = ACCUMULATING[name]
+    tx = build(accumulator_dtype=mx.bfloat16)
+    for dtype in (mx.float32, mx.float16):
+        updates, _ = tx.update({"w": mx.ones((2,), dtype)}, tx.init({"w": mx.ones((2,))}))
+        assert updates["w"].dtype == dtype
+
+
+# clip_by_global_norm
+
+
+def clipped(*values: float) -> Any:
+    """The updates and the norm that the state shows."""
+    tx = mo.clip_by_global_norm(1.0)
+    grads = {"a": mx.array(values[:1]), "b": mx.array(values[1:])}
+    updates, state = tx.update(grads, tx.init(grads))
+    return [value for leaf in tree.leaves(updates) for value in leaf.tolist()], state.global_norm.item()
+
+
+def test_a_norm_below_the_bound_changes_nothing_and_one_above_is_brought_to_it() -> None:
+    assert clipped(0.5, 0.5, 0.5) == ([0.5, 0.5, 0.5], pytest.approx(math.sqrt(0.75)))
+    assert clipped(2.0, -3.0, 6.0) == (pytest.approx([2 / 7, -3 / 7, 6 / 7]), 7.0)
+    assert clipped(0.0, 0.0) == ([0.0, 0.0], 0.0)
+    assert clipped(0.6, 0.8) == (pytest.approx([0.6, 0.8]), pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("infinity", [INF, -INF])
+def test_an_infinite_norm_shows_and_so_does_the_element_that_was_infinite(infinity: float) -> None:
+    updates, norm = clipped(infinity, 1.0, -2.0)
+    assert norm == INF
+    assert math.isnan(updates[0])
+    assert updates[1:] == [0.0, 0.0]
+
+
+def test_a_norm_that_is_nan_shows_everywhere() -> None:
+    updates, norm = clipped(1.0, NAN, INF)
+    assert math.isnan(norm)
+    assert all(math.isnan(update) for update in updates)
+
+
+# zero_nans
+
+
+def test_zero_nans_flags_the_leaves_of_the_last_update() -> None:
+    tx = mo.zero_nans()
+    fine = {"a": mx.array([1.0, -INF]), "b": [mx.array(2.0)], "c": mx.zeros((0,))}
+    broken = {"a": mx.array([NAN, INF]), "b": [mx.array(2.0)], "c": mx.zeros((0,))}
+    state = tx.init(fine)
+    assert flags(state) == {"a": False, "b.0": False, "c": False}
+    updates, state = tx.update(broken, state)
+    assert flags(state) == {"a": True, "b.0": False, "c": False}
+    assert (updates["a"].tolist(), updates["b"][0].item()) == ([0.0, INF], 2.0)
+    updates, state = tx.update(fine, state)
+    assert flags(state) == {"a": False, "b.0": False, "c": False}
+    assert same(updates, fine)
+
+
+def flags(state: mo.ZeroNansState) -> dict[str, Any]:
+    assert all(leaf.dtype == mx.bool_ and leaf.ndim == 0 for leaf in tree.leaves(state))
+    return {path: leaf.item() for path, leaf in tree.items(state.found_nan)}
+
+
+# State that can be read and set
+
+
+def test_scale_by_schedule_shows_the_count_and_the_number_it_used() -> None:
+    tx, grads = mo.scale_by_schedule(lambda count: 1.0 / (1 + count)), {"w": mx.array(6.0)}
+    state = tx.init(grads)
+    assert (state.count.item(), state.step_size.item()) == (0, 1.0)
+    for count, expected in enumerate([1.0, 1 / 2, 1 / 3, 1 / 4], start=1):
+        updates, state = tx.update(grads, state)
+        assert updates["w"].item() == pytest.approx(6.0 * expected)
+        assert (state.count.item(), state.step_size.item()) == (count, pytest.approx(expected))
+    assert (state.count.dtype, state.step_size.dtype) == (mx.int32, mx.float32)
+
+
+def test_a_constant_weight_decay_can_be_set_in_the_state() -> None:
+    tx, params, grads = mo.add_decayed_weights(0.5), {"w": mx.array(4.0)}, {"w": mx.array(1.0)}
+    state = tx.init(params)
+    assert tx.update(grads, state, params)[0]["w"].item() == 3.0
+    updates, state = tx.update(grads, tree.set(state, weight_decay=0.25), params)
+    assert (updates["w"].item(), state.weight_decay.item(), state.count.item()) == (2.0, 0.25, 1)
+    assert tx.update(grads, state, params)[0]["w"].item() == 2.0
+
+
+def test_a_weight_decay_that_is_set_reaches_a_recipe_and_its_mask() -> None:
+    params = {"w": mx.ones((2, 2)), "b": mx.ones((2,))}
+    tx = mo.adamw(0.5, weight_decay=0.1, mask=lambda path, leaf: leaf.ndim > 1)
+    state = tree.set(tx.init(params), weight_decay=0.4)
+    plain = mo.adam(0.5)
+    updates, _ = tx.update(params, state, params)
+    expected, _ = plain.update(params, plain.init(params))
+    assert tree.allclose(updates, {"w": expected["w"] - 0.5 * 0.4, "b": expected["b"]})
+
+
+def test_a_schedule_has_the_last_word_over_a_weight_decay_that_is_set() -> None:
+    tx, params = mo.add_decayed_weights(mo.linear_schedule(1.0, 0.0, 2)), {"w": mx.array(4.0)}
+    state = tree.set(tx.init(params), weight_decay=9.0)
+    updates, state = tx.update({"w": mx.array(0.0)}, state, params)
+    assert (updates["w"].item(), state.weight_decay.item()) == (4.0, 1.0)
