@@ -26,7 +26,7 @@ def total(x: mx.array) -> mx.array:
         >>> total(mx.full((2**20,), 0.5)), total(mx.ones((3,)))
         (array(524288, dtype=float32), array(3, dtype=float32))
     """
-    if x.size <= 1024:
+    if x.size <= 4096:
         return mx.sum(x)
     if x.ndim > 1 and 64 <= x.shape[0] <= 4096:
         # No reshape: gradients of matrices often come transposed, and would be copied.
