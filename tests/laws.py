@@ -75,7 +75,8 @@ def widened(node: Any) -> Any:
 
 def ulp(x: mx.array) -> mx.array:
     """The distance from one number to the next in the dtype of an array, in float32."""
-    exponent = mx.floor(mx.log2(mx.maximum(mx.abs(tree.widen(x)), mx.finfo(x.dtype).smallest_normal)))
+    smallest_normal = 2.0**-14 if x.dtype == mx.float16 else 2.0**-126
+    exponent = mx.floor(mx.log2(mx.maximum(mx.abs(tree.widen(x)), smallest_normal)))
     return mx.array(mx.finfo(x.dtype).eps) * mx.power(2.0, exponent)
 
 

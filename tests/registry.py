@@ -124,7 +124,10 @@ ENTRIES = [
     Entry("scale_by_rms", mo.scale_by_rms),
     Entry("scale_by_rms outside", lambda: mo.scale_by_rms(eps_in_sqrt=False, bias_correction=True)),
     Entry("scale_by_stddev", lambda: mo.scale_by_stddev(eps=1e-4)),
-    Entry("scale_by_stddev outside", lambda: mo.scale_by_stddev(eps=1e-2, eps_in_sqrt=False, bias_correction=True)),
+    Entry(
+        "scale_by_stddev outside",
+        lambda: mo.scale_by_stddev(initial_scale=1.0, eps_in_sqrt=False, bias_correction=True),
+    ),
     Entry("scale_by_rss", mo.scale_by_rss),
     Entry("scale_by_rss outside", lambda: mo.scale_by_rss(0.0, eps_in_sqrt=False)),
     Entry("scale_by_adadelta", mo.scale_by_adadelta),
