@@ -135,7 +135,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             updates: Updates, state: State, params: Params | None = None, **extra: Any
         ) -> tuple[Updates, State]:
             self._check_call(state, params, extra)
-            with tree.naming(self.name), _inside(self.name) as outermost:
+            with tree.naming(self.name), _entering() as outermost:
                 if outermost and params is not None:
                     with tree.naming(f"{self.name}: updates do not fit params"):
                         wide = tree.map(_wide_and_fitting, params, updates, holes=True)
@@ -222,17 +222,17 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
             )
 
 
-_calls: ContextVar[tuple[str, ...]] = ContextVar("calls", default=())
+_nested: ContextVar[bool] = ContextVar("nested", default=False)
 
 
 @contextlib.contextmanager
-def _inside(name: str) -> Iterator[bool]:
+def _entering() -> Iterator[bool]:
     """Say whether this call is the outermost one, which alone compares what came in with what goes out."""
-    token = _calls.set((*_calls.get(), name))
+    token = _nested.set(True)
     try:
-        yield len(_calls.get()) == 1
+        yield token.old_value is not True
     finally:
-        _calls.reset(token)
+        _nested.reset(token)
 
 
 def _wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | None:

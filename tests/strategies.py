@@ -137,6 +137,17 @@ def number(x: mx.array) -> float:
     return value
 
 
+def plain(node: Any) -> Any:
+    """The tree with arrays as comparable values."""
+    if isinstance(node, mx.array):
+        return (str(node.dtype), node.shape, node.tolist())
+    if isinstance(node, dict):
+        return {key: plain(part) for key, part in node.items()}
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return (type(node).__name__, *(plain(part) for part in node))
+    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two trees agree in structure, key order, shapes, dtypes and every bit (NaN equals NaN)."""
     items, others = tree.items(one), tree.items(other)

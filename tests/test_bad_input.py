@@ -8,22 +8,12 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from strategies import plain
 
 import mlxopt
 from mlxopt import GradientTransformation, TreeError, apply_updates, incremental_update, tree
 
 NAN, INF = math.nan, math.inf
-
-
-def plain(node: Any) -> Any:
-    """The tree with arrays as comparable values."""
-    if isinstance(node, mx.array):
-        return (str(node.dtype), node.shape, str(node.tolist()))
-    if isinstance(node, dict):
-        return [(key, plain(part)) for key, part in node.items()]
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return (type(node).__name__, *(plain(part) for part in node))
-    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
 
 
 # Hyperparameters: for every factory, each argument that is checked and the kind of number that it must be

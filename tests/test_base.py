@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
 import pytest
+from strategies import plain
 
 import mlxopt
 from mlxopt import (
@@ -38,17 +39,6 @@ from mlxopt import (
 
 nn: Any = mlx.nn
 GRADS = {"w": mx.array([1.0, 2.0]), "b": [mx.array(3.0)]}
-
-
-def plain(node: Any) -> Any:
-    """The tree with arrays as comparable values."""
-    if isinstance(node, mx.array):
-        return (str(node.dtype), node.shape, node.tolist())
-    if isinstance(node, dict):
-        return {key: plain(part) for key, part in node.items()}
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return (type(node).__name__, *(plain(part) for part in node))
-    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
 
 
 def no_state(params: Any) -> EmptyState:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import plain
 
 from mlxopt import (
     EmptyState,
@@ -42,17 +43,6 @@ PARAMS: dict[str, Any] = {
     "head": [mx.array([2.0]), mx.array(-1.0)],
 }
 GRADS: dict[str, Any] = tree.map(lambda p: 0.5 * p + 1.0, PARAMS)
-
-
-def plain(node: Any) -> Any:
-    """The tree with arrays as comparable values."""
-    if isinstance(node, mx.array):
-        return (str(node.dtype), node.shape, node.tolist())
-    if isinstance(node, dict):
-        return {key: plain(part) for key, part in node.items()}
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return (type(node).__name__, *(plain(part) for part in node))
-    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
 
 
 def steps(tx: GradientTransformation, grads: Any = GRADS, params: Any = PARAMS, count: int = 3) -> Any:
@@ -295,7 +285,8 @@ def test_matching_nothing_is_no_error_where_there_is_nothing_or_it_was_left_out(
     partition({"body": weights, "head": weights}, {"body": "body", "head": "head"}).init(PARAMS)
     inner = masked(weights, by_path("*.b"), otherwise="pass")
     partition({"body": inner, "head": identity()}, {"body": "body", "head": "head"}).init(PARAMS)
-    masked(identity(), lambda path, leaf: by_path("x")(path), otherwise="pass").init(PARAMS)
+    by_function = masked(identity(), lambda path, leaf: by_path("x")(path), otherwise="pass")
+    assert by_function.init(PARAMS) == MaskedState(EmptyState())
 
 
 HALF = {"h": mx.array([1.0], mx.bfloat16), "f": mx.array([1.0])}

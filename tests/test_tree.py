@@ -7,6 +7,7 @@ import mlx.nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import plain
 
 from mlxopt import MaskedNode, TreeError, by_path, tree
 from mlxopt.tree.choice import split
@@ -59,17 +60,6 @@ def replaced(node: Any, path: str, value: Any) -> Any:
         return node._replace(**{key: replaced(getattr(node, key), rest, value)})
     parts = [replaced(v, rest, value) if str(k) == key else v for k, v in enumerate(node)]
     return tuple(parts) if isinstance(node, tuple) else parts
-
-
-def plain(node: Any) -> Any:
-    """The tree with arrays as comparable values."""
-    if isinstance(node, mx.array):
-        return (str(node.dtype), node.shape, node.tolist())
-    if isinstance(node, dict):
-        return {key: plain(part) for key, part in node.items()}
-    if isinstance(node, tuple) and hasattr(node, "_fields"):
-        return (type(node).__name__, *(plain(part) for part in node))
-    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
 
 
 def number(value: mx.array) -> Any:

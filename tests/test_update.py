@@ -5,21 +5,13 @@ import mlx.nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import plain
 
 from mlxopt import MaskedNode, TreeError, apply_updates, incremental_update, periodic_update
 
 nn: Any = mlx.nn
 LOW_PRECISION = [mx.float16, mx.bfloat16]
 VALUES = st.floats(-100, 100, width=16)
-
-
-def plain(node: Any) -> Any:
-    """The tree with arrays as comparable values."""
-    if isinstance(node, mx.array):
-        return (str(node.dtype), node.shape, node.tolist())
-    if isinstance(node, dict):
-        return {key: plain(part) for key, part in node.items()}
-    return type(node)(plain(part) for part in node) if isinstance(node, (list, tuple)) else node
 
 
 # apply_updates
