@@ -8,6 +8,7 @@ except ImportError as error:
         "'mlxopt[cuda13]'. On macOS: pip install mlx."
     ) from error
 
+from mlxopt import checkpoint as checkpoint
 from mlxopt import schedules as schedules
 from mlxopt import tree as tree
 from mlxopt.base import EmptyState as EmptyState
@@ -23,6 +24,7 @@ from mlxopt.combine import freeze as freeze
 from mlxopt.combine import masked as masked
 from mlxopt.combine import named_chain as named_chain
 from mlxopt.combine import partition as partition
+from mlxopt.matrices import newton_schulz as newton_schulz
 from mlxopt.numerics import as_scalar as as_scalar
 from mlxopt.numerics import bias_correction as bias_correction
 from mlxopt.numerics import debias as debias
@@ -37,6 +39,7 @@ from mlxopt.numerics import safe_root_mean_squares as safe_root_mean_squares
 from mlxopt.numerics import scheduled as scheduled
 from mlxopt.numerics import sign as sign
 from mlxopt.numerics import unbiased_mean as unbiased_mean
+from mlxopt.optimizers import FactoredState as FactoredState
 from mlxopt.optimizers import ScaleByAdaDeltaState as ScaleByAdaDeltaState
 from mlxopt.optimizers import ScaleByAdamaxState as ScaleByAdamaxState
 from mlxopt.optimizers import ScaleByAdamState as ScaleByAdamState
@@ -49,13 +52,16 @@ from mlxopt.optimizers import ScaleByRssState as ScaleByRssState
 from mlxopt.optimizers import ScaleByRStdDevState as ScaleByRStdDevState
 from mlxopt.optimizers import adabelief as adabelief
 from mlxopt.optimizers import adadelta as adadelta
+from mlxopt.optimizers import adafactor as adafactor
 from mlxopt.optimizers import adagrad as adagrad
 from mlxopt.optimizers import adam as adam
 from mlxopt.optimizers import adamax as adamax
 from mlxopt.optimizers import adamaxw as adamaxw
 from mlxopt.optimizers import adamw as adamw
 from mlxopt.optimizers import amsgrad as amsgrad
+from mlxopt.optimizers import is_hidden_matrix as is_hidden_matrix
 from mlxopt.optimizers import lion as lion
+from mlxopt.optimizers import muon as muon
 from mlxopt.optimizers import nadam as nadam
 from mlxopt.optimizers import nadamw as nadamw
 from mlxopt.optimizers import radam as radam
@@ -65,7 +71,9 @@ from mlxopt.optimizers import scale_by_adam as scale_by_adam
 from mlxopt.optimizers import scale_by_adamax as scale_by_adamax
 from mlxopt.optimizers import scale_by_amsgrad as scale_by_amsgrad
 from mlxopt.optimizers import scale_by_belief as scale_by_belief
+from mlxopt.optimizers import scale_by_factored_rms as scale_by_factored_rms
 from mlxopt.optimizers import scale_by_lion as scale_by_lion
+from mlxopt.optimizers import scale_by_muon as scale_by_muon
 from mlxopt.optimizers import scale_by_radam as scale_by_radam
 from mlxopt.optimizers import scale_by_rms as scale_by_rms
 from mlxopt.optimizers import scale_by_rss as scale_by_rss
@@ -89,6 +97,7 @@ from mlxopt.schedules import linear_to_zero as linear_to_zero
 from mlxopt.schedules import piecewise_constant_schedule as piecewise_constant_schedule
 from mlxopt.schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
 from mlxopt.schedules import polynomial_schedule as polynomial_schedule
+from mlxopt.schedules import relative_step_schedule as relative_step_schedule
 from mlxopt.schedules import repeated as repeated
 from mlxopt.schedules import rex_schedule as rex_schedule
 from mlxopt.schedules import scaled as scaled
@@ -117,9 +126,13 @@ from mlxopt.transforms import clip as clip
 from mlxopt.transforms import clip_by_block_rms as clip_by_block_rms
 from mlxopt.transforms import clip_by_global_norm as clip_by_global_norm
 from mlxopt.transforms import ema as ema
+from mlxopt.transforms import orthogonalize as orthogonalize
 from mlxopt.transforms import scale as scale
 from mlxopt.transforms import scale_by_learning_rate as scale_by_learning_rate
+from mlxopt.transforms import scale_by_param_block_norm as scale_by_param_block_norm
+from mlxopt.transforms import scale_by_param_block_rms as scale_by_param_block_rms
 from mlxopt.transforms import scale_by_schedule as scale_by_schedule
+from mlxopt.transforms import scale_by_shape as scale_by_shape
 from mlxopt.transforms import scale_by_sign as scale_by_sign
 from mlxopt.transforms import trace as trace
 from mlxopt.transforms import zero_nans as zero_nans

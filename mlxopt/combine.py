@@ -116,13 +116,13 @@ class MaskedState(NamedTuple):
     inner_state: State  # has holes where leaves are left out
 
 
-def require_mask(where: str, mask: Choice) -> None:
+def require_mask(where: str, mask: Choice, name: str = "mask") -> None:
     """Raise unless ``mask`` may be the choice of a mask."""
     if isinstance(mask, str):
         raise TypeError(
-            f"{where}: mask must be a tree or a function of path and leaf, got {mask!r}. Write by_path({mask!r})."
+            f"{where}: {name} must be a tree or a function of path and leaf, got {mask!r}. Write by_path({mask!r})."
         )
-    _require_choice(where, "mask", mask)
+    _require_choice(where, name, mask)
 
 
 def _require_choice(where: str, name: str, choice: Choice) -> None:
@@ -138,7 +138,7 @@ def _require_choice(where: str, name: str, choice: Choice) -> None:
             ) from None
 
 
-def _asked_about(where: str, choice: Choice, updates: Updates, params: Params | None) -> Any:
+def asked_about(where: str, choice: Choice, updates: Updates, params: Params | None) -> Any:
     """The tree a choice is made on: the parameters, and for want of them the updates where only paths count."""
     if params is None and callable(choice) and not isinstance(choice, tree.PathPredicate):
         raise ValueError(
@@ -178,12 +178,12 @@ def masked(
 
     def init_fn(params: Params) -> MaskedState:
         require_match(mask, params)
-        return MaskedState(inner.init(_keep(params, assign(mask, params, _require_bool))))
+        return MaskedState(inner.init(_keep(params, assign(mask, params, require_bool))))
 
     def update_fn(
         updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, MaskedState]:
-        kept = assign(mask, _asked_about("masked", mask, updates, params), _require_bool)
+        kept = assign(mask, asked_about("masked", mask, updates, params), require_bool)
         inner_params = None if params is None else _keep(params, kept)
         changed, inner_state = inner.update(
             _keep(updates, kept), state.inner_state, inner_params, **inner.accepted(extra)
@@ -197,7 +197,7 @@ def masked(
     return GradientTransformation(init_fn, update_fn, inner=[inner])
 
 
-def _require_bool(value: Any) -> bool:
+def require_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise tree.TreeError(f"the mask must be True or False, got {value!r}. It is fixed before any number is known")
     return value
@@ -255,7 +255,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
     ) -> tuple[Updates, PartitionState]:
         _require_names("partition", state.inner_states, transforms)
         count = len(transforms)
-        labels = assign(param_labels, _asked_about("partition", param_labels, updates, params), known)
+        labels = assign(param_labels, asked_about("partition", param_labels, updates, params), known)
         own_params = [None] * count if params is None else split(labels, params, count)
         parts, new_states = [], {}
         for label, own, own_param in zip(transforms, split(labels, updates, count), own_params, strict=True):

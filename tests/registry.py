@@ -42,7 +42,13 @@ class Entry:
         return {**around, getattr(self.build, "__name__", self.name): self.build}
 
 
-def recipe(name: str, build: Callable[..., GradientTransformation], rate: float = 0.1, **settings: Any) -> Entry:
+def recipe(
+    name: str,
+    build: Callable[..., GradientTransformation],
+    rate: float = 0.1,
+    waivers: dict[str, str] | None = None,
+    **settings: Any,
+) -> Entry:
     """A whole optimizer: its first argument is the learning rate."""
 
     def by_decay(weight_decay: ScalarOrSchedule) -> GradientTransformation:
@@ -54,6 +60,7 @@ def recipe(name: str, build: Callable[..., GradientTransformation], rate: float 
         recipe=lambda learning_rate: build(learning_rate, **settings),
         rate=rate,
         decay=by_decay if "weight_decay" in inspect.signature(build).parameters else None,
+        waivers=waivers or {},
     )
 
 
@@ -65,6 +72,13 @@ def matrix(path: str, leaf: mx.array) -> bool:
 def vector(path: str, leaf: mx.array) -> bool:
     return not matrix(path, leaf)
 
+
+def kernel(path: str, leaf: mx.array) -> bool:
+    del path
+    return leaf.ndim > 2
+
+
+TWO_RATES = "its two optimizers have a learning rate each, which tree.get_all lists"
 
 SCHEDULE = mo.linear_schedule(0.5, 0.1, 3)
 
@@ -79,10 +93,19 @@ ENTRIES = [
     recipe("scale_by_learning_rate", mo.scale_by_learning_rate),
     Entry("scale_by_learning_rate schedule", lambda: mo.scale_by_learning_rate(SCHEDULE)),
     Entry("scale_by_sign", mo.scale_by_sign),
+    Entry("scale_by_param_block_norm", mo.scale_by_param_block_norm),
+    Entry("scale_by_param_block_rms", mo.scale_by_param_block_rms),
+    Entry("scale_by_shape", mo.scale_by_shape),
+    Entry("scale_by_shape stacked", lambda: mo.scale_by_shape(0.2, stacked=kernel)),
+    Entry("orthogonalize", mo.orthogonalize),
+    Entry("orthogonalize stacked", lambda: mo.orthogonalize("polar_express", stacked=kernel)),
+    Entry("orthogonalize adaptive", lambda: mo.orthogonalize("dion", adaptive=True, preconditioning="schatten")),
+    Entry("orthogonalize bfloat16", lambda: mo.orthogonalize(preconditioning="aol", dtype=mx.bfloat16)),
     Entry("trace", lambda: mo.trace(0.9)),
     Entry("trace nesterov", lambda: mo.trace(0.9, nesterov=True)),
     Entry("trace bfloat16", lambda: mo.trace(0.9, accumulator_dtype=mx.bfloat16, dampening=0.5)),
     Entry("ema", lambda: mo.ema(0.9)),
+    Entry("ema nesterov", lambda: mo.ema(0.9, nesterov=True)),
     Entry("clip", lambda: mo.clip(0.5)),
     Entry("clip_by_global_norm", lambda: mo.clip_by_global_norm(0.5)),
     Entry("clip_by_block_rms", lambda: mo.clip_by_block_rms(0.5)),
@@ -131,6 +154,10 @@ ENTRIES = [
     Entry("scale_by_rss", mo.scale_by_rss),
     Entry("scale_by_rss outside", lambda: mo.scale_by_rss(0.0, eps_in_sqrt=False)),
     Entry("scale_by_adadelta", mo.scale_by_adadelta),
+    Entry("scale_by_factored_rms", lambda: mo.scale_by_factored_rms(min_dim_size_to_factor=2)),
+    Entry("scale_by_factored_rms whole", lambda: mo.scale_by_factored_rms(factored=False)),
+    Entry("scale_by_factored_rms last", lambda: mo.scale_by_factored_rms(min_dim_size_to_factor=1, axes="last")),
+    Entry("scale_by_muon", mo.scale_by_muon),
     recipe("sgd", mo.sgd),
     recipe("sgd momentum", mo.sgd, momentum=0.9, nesterov=True),
     recipe("sign_sgd", mo.sign_sgd),
@@ -150,6 +177,31 @@ ENTRIES = [
     recipe("rmsprop centered", mo.rmsprop, centered=True, momentum=0.9, nesterov=True, eps=1e-4),
     recipe("adagrad", mo.adagrad, rate=1.0),
     recipe("adadelta", mo.adadelta, rate=3.0, eps=1e-3),
+    recipe(
+        "adafactor",
+        mo.adafactor,
+        min_dim_size_to_factor=2,
+        waivers={
+            "weight_decay_is_visible": "its steps depend on the size of the parameters, which the law sets to zero"
+        },
+    ),
+    recipe(
+        "adafactor momentum",
+        mo.adafactor,
+        min_dim_size_to_factor=1,
+        momentum=0.9,
+        multiply_by_parameter_scale=False,
+        axes="last",
+    ),
+    recipe("muon", mo.muon, waivers={"learning_rate_is_visible": TWO_RATES}),
+    recipe(
+        "muon otherwise",
+        mo.muon,
+        consistent_rms=0.2,
+        otherwise=mo.sgd(0.1),
+        matrices=matrix,
+        waivers={"learning_rate_is_visible": TWO_RATES},
+    ),
 ]
 
 

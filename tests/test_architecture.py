@@ -21,12 +21,16 @@ FLOORS = {
     "tree": 0,
     "base": 0,
     "numerics": 0,
+    "matrices": 0,
     "schedules": 1,
     "update": 1,
     "combine": 1,
     "transforms": 2,
     "optimizers": 3,
     "step": 5,
+    "checkpoint": 5,
+    "inspection": 5,
+    "interop": 6,
 }
 
 FUNCTIONS_AND_TYPES = "not a transformation or schedule: tested in a file of its own"
@@ -34,9 +38,13 @@ STATE = "memory of the transformation of its name, under the laws with it"
 NUMERICS = [name for name, value in vars(mo.numerics).items() if inspect.isfunction(value)]
 NOT_IN_A_REGISTRY = {
     **dict.fromkeys(
-        ["Curve", "GradientTransformation", "MaskedNode", "TreeError", "schedules", "tree"], FUNCTIONS_AND_TYPES
+        ["Curve", "GradientTransformation", "MaskedNode", "TreeError", "checkpoint", "schedules", "tree"],
+        FUNCTIONS_AND_TYPES,
     ),
-    **dict.fromkeys(["by_path", "readable", "compile_step", "compile_update"], FUNCTIONS_AND_TYPES),
+    **dict.fromkeys(
+        ["by_path", "is_hidden_matrix", "newton_schulz", "readable", "compile_step", "compile_update"],
+        FUNCTIONS_AND_TYPES,
+    ),
     **dict.fromkeys(["apply_updates", "incremental_update", "periodic_update"], FUNCTIONS_AND_TYPES),
     **dict.fromkeys([name for name in vars(mo) if name in NUMERICS], FUNCTIONS_AND_TYPES),
     **{name: STATE for name in vars(mo) if name.endswith("State")},

@@ -23,8 +23,10 @@ KINDS: dict[str, list[Any]] = {
     "non-negative": [-0.1, NAN, INF, None, "0.1", (0.1,)],
     "positive": [0.0, -1, NAN, -INF, None, "0.1", {}],
     "decay": [-0.1, 1.0, 1, 2, NAN, None, "0.9", lambda count: 0.9],
+    "optional positive": [0.0, -1, NAN, INF, "0.1"],
     "optional decay": [-0.1, 1.0, NAN, INF, "0.9"],
     "share": [-0.1, 1.5, NAN, None, "0.5"],
+    "optional schedule": [-1e-3, NAN, INF, "0.1", [0.1], object()],
     "schedule or non-negative": [-1e-3, NAN, INF, None, "0.1", [0.1], object()],
 }
 
@@ -35,6 +37,17 @@ DECAYED = {"weight_decay": "schedule or non-negative"}
 
 # The arguments a factory cannot do without, and those that are checked.
 FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "adafactor": (
+        {},
+        {
+            "learning_rate": "optional schedule",
+            "decay_rate": "positive",
+            "clipping_threshold": "optional positive",
+            "momentum": "optional decay",
+            "eps": "positive",
+            **DECAYED,
+        },
+    ),
     "adabelief": (RATE, {**RATE, **MOMENTS, **DECAYED}),
     "adadelta": ({}, {**RATE, "rho": "decay", "eps": "positive", **DECAYED}),
     "adagrad": (RATE, {**RATE, "initial_accumulator_value": "non-negative", "eps": "non-negative"}),
@@ -44,6 +57,7 @@ FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "adamw": (RATE, {**RATE, **MOMENTS, **DECAYED}),
     "amsgrad": (RATE, {**RATE, **MOMENTS}),
     "lion": (RATE, {**RATE, "b1": "decay", "b2": "decay", **DECAYED}),
+    "muon": (RATE, {**RATE, "beta": "decay", "eps": "non-negative", "consistent_rms": "optional positive", **DECAYED}),
     "nadam": (RATE, {**RATE, **MOMENTS}),
     "nadamw": (RATE, {**RATE, **MOMENTS, **DECAYED}),
     "radam": (RATE, {**RATE, **MOMENTS, "threshold": "positive"}),
@@ -53,6 +67,8 @@ FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "scale_by_adamax": ({}, {"b1": "decay", "b2": "decay", "eps": "positive"}),
     "scale_by_amsgrad": ({}, MOMENTS),
     "scale_by_belief": ({}, MOMENTS),
+    "scale_by_factored_rms": ({}, {"decay_rate": "positive", "epsilon": "positive"}),
+    "scale_by_muon": ({}, {"beta": "decay", "eps": "non-negative"}),
     "scale_by_lion": ({}, {"b1": "decay", "b2": "decay", "smooth_beta": "positive"}),
     "scale_by_radam": ({}, {**MOMENTS, "threshold": "positive"}),
     "scale_by_rms": ({}, RMS),
@@ -68,8 +84,12 @@ FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "clip_by_block_rms": ({"threshold": 1.0}, {"threshold": "positive"}),
     "clip_by_global_norm": ({"max_norm": 1.0}, {"max_norm": "positive"}),
     "ema": ({"decay": 0.9}, {"decay": "decay"}),
+    "orthogonalize": ({}, {"eps": "non-negative"}),
     "scale": ({"step_size": 1.0}, {"step_size": "number"}),
     "scale_by_learning_rate": (RATE, RATE),
+    "scale_by_param_block_norm": ({}, {"min_scale": "non-negative"}),
+    "scale_by_param_block_rms": ({}, {"min_scale": "non-negative"}),
+    "scale_by_shape": ({}, {"consistent_rms": "optional positive"}),
     "scale_by_schedule": ({"step_size_fn": lambda count: 1.0}, {}),
     "scale_by_sign": ({}, {}),
     "trace": ({"decay": 0.9}, {"decay": "decay", "dampening": "share"}),
@@ -100,7 +120,7 @@ def test_the_table_has_every_factory() -> None:
         name
         for room in (mlxopt.optimizers, mlxopt.transforms)
         for name, thing in vars(room).items()
-        if callable(thing) and not isinstance(thing, type)
+        if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is GradientTransformation
     }
     assert public == set(FACTORIES)
 
@@ -149,6 +169,41 @@ SPECIAL: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: mlxopt.adamw(0.1, mask=3).init(params()),
         r"add_decayed_weights: at 'w': the mask must be True or False, got 3",
+    ),
+    (lambda: mlxopt.scale_by_factored_rms(axes="first"), r"scale_by_factored_rms: axes must be one of .*got 'first'"),  # type: ignore[arg-type]
+    (
+        lambda: mlxopt.scale_by_factored_rms(min_dim_size_to_factor=-1),
+        r"min_dim_size_to_factor must be in .*got -1",
+    ),
+    (lambda: mlxopt.orthogonalize("best"), r"orthogonalize: ns_coeffs must be one of 'standard', 'dion', .*got 'best'"),
+    (lambda: mlxopt.orthogonalize((1.0, 2.0)), r"orthogonalize: ns_coeffs must be three numbers, .*got \(1\.0, 2\.0\)"),
+    (lambda: mlxopt.orthogonalize([(3.0, 1.0, 0.5)] * 6), r"or three for each of at most 5 steps, .*or raise ns_steps"),
+    (lambda: mlxopt.orthogonalize((NAN, 1.0, 0.5)), r"orthogonalize: ns_coeffs a must be finite, got nan"),
+    (lambda: mlxopt.orthogonalize(ns_steps=0), r"orthogonalize: ns_steps must be in \[1, .*got 0"),
+    (lambda: mlxopt.orthogonalize(preconditioning="svd"), r"orthogonalize: preconditioning must be one of .*got 'svd'"),  # type: ignore[arg-type]
+    (
+        lambda: mlxopt.orthogonalize(dtype=mx.int32),
+        r"orthogonalize: dtype must be a floating dtype, got mlx",
+    ),
+    (lambda: mlxopt.orthogonalize(stacked="*"), r"orthogonalize: stacked must be .*Write by_path\('\*'\)"),
+    (
+        lambda: mlxopt.orthogonalize(stacked=mlxopt.by_path("experts.*")).init(params()),
+        r"orthogonalize: at the top of the tree: by_path\('experts\.\*'\) must choose a leaf, got none",
+    ),
+    (lambda: mlxopt.muon(0.1, otherwise=mlxopt.adam), r"muon: expected a GradientTransformation, got <function adam"),  # type: ignore[arg-type]
+    (lambda: mlxopt.muon(0.1, matrices=lambda leaf: True), r"muon: matrices must be a function of path and leaf"),
+    (
+        lambda: mlxopt.muon(0.1, matrices=mlxopt.by_path("hidden.*")).init(params()),
+        r"by_path\('hidden\.\*'\) must choose a leaf, got none",
+    ),
+    (lambda: mlxopt.muon(0.1, matrices={"w": 1, "b": False}).init(params()), r"the mask must be True or False, got 1"),
+    (
+        lambda: mlxopt.newton_schulz(mx.zeros((3,))),
+        r"newton_schulz: x must be real matrices, got .*float32 of",
+    ),
+    (
+        lambda: mlxopt.newton_schulz(mx.zeros((2, 2), mx.complex64)),
+        r"x must be real matrices, got .*complex64",
     ),
     (lambda: mlxopt.chain(mlxopt.adam), r"chain: expected a GradientTransformation, got <function adam"),  # type: ignore[arg-type]
 ]

@@ -22,16 +22,20 @@ VIEWS = {"Broadcast", "ExpandDims", "Flatten", "Reshape", "Squeeze"}
 """Operations that move no data."""
 
 
+def kernels(folder: Path, outputs: Any) -> Counter[str]:
+    """Names of the kernels that will compute a tree of arrays."""
+    file = folder / "graph.dot"
+    mx.export_to_dot(str(file), *tree.leaves(outputs))
+    names = Counter(re.findall(r'label ="(\w+)"', file.read_text()))
+    return Counter({name: count for name, count in names.items() if name not in VIEWS})
+
+
 def graph(folder: Path, tx: GradientTransformation, dtype: mx.Dtype, leaves: int) -> Counter[str]:
     """Names of the kernels of one compiled update."""
     params = {f"w{index}": mx.ones((8, 8), dtype) for index in range(leaves)}
     state = tx.init(params)
     mx.eval(params, state)
-    outputs: Any = mo.compile_update(tx)(params, state, params)
-    file = folder / "graph.dot"
-    mx.export_to_dot(str(file), *tree.leaves(outputs))
-    names = Counter(re.findall(r'label ="(\w+)"', file.read_text()))
-    return Counter({name: count for name, count in names.items() if name not in VIEWS})
+    return kernels(folder, mo.compile_update(tx)(params, state, params))
 
 
 def kernels_per_leaf(folder: Path, tx: GradientTransformation, dtype: mx.Dtype = mx.float32) -> float:
@@ -48,6 +52,8 @@ class Count(NamedTuple):
 
 
 APART = "neither of two outputs needs the other, and MLX joins only what one output needs; what both need is a third"
+MEANS = "means over rows, columns and the whole leaf end kernels"
+PRODUCTS = "matrix products lie between the mean and the step; they count once for all leaves of a shape"
 DEEP = "the formula is deeper than MLX fuses (11 operations); in bfloat16 the casts count too"
 
 MORE_THAN_ONE = {
@@ -57,6 +63,10 @@ MORE_THAN_ONE = {
     "lion": Count(2, 3, APART),
     "rmsprop centered": Count(3, 4, DEEP),
     "adadelta": Count(3, 4, APART),
+    "adafactor": Count(16, 18, MEANS),
+    "adafactor momentum": Count(12, 13, MEANS),
+    "muon": Count(2, 2, PRODUCTS),
+    "muon otherwise": Count(2, 2, PRODUCTS),
 }
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from test_architecture import public_names
 
@@ -31,15 +32,26 @@ def rows(text: str) -> list[tuple[list[str], str]]:
     return [(re.findall(r"\w+", names), meaning) for names, meaning in found]
 
 
+def only_in(module: ModuleType) -> list[str]:
+    """Public functions and errors of a module that the top level does not export."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, ValueError)))
+        and value.__module__.startswith(module.__name__)
+        and not name.startswith("_")
+        and vars(mo).get(name) is not value
+    ]
+
+
 def test_every_public_name_has_a_row_of_its_own() -> None:
-    public, of_trees = EVERYTHING.split("\n`mlxopt.tree` ")
+    public, of_trees, of_files = re.split(r"`mlxopt\.(?:tree|checkpoint)` ", EVERYTHING)
     listed = [name for names, _ in rows(public) for name in names]
     states = [state for _, meaning in rows(public) for state in re.findall(r"\(state `(\w+)`\)", meaning)]
     assert all(len(names) == 1 for names, _ in rows(public))
-    assert sorted(listed + states + ["tree", "schedules"]) == sorted(public_names())
-    functions = {name: value for name, value in vars(mo.tree).items() if inspect.isfunction(value)}
-    only_there = [name for name, value in functions.items() if vars(mo).get(name) is not value]
-    assert sorted(name for names, _ in rows(of_trees) for name in names) == sorted(only_there)
+    assert sorted(listed + states + ["checkpoint", "tree", "schedules"]) == sorted(public_names())
+    for module, text in ((mo.tree, of_trees), (mo.checkpoint, of_files)):
+        assert sorted(name for names, _ in rows(text) for name in names) == sorted(only_in(module))
 
 
 def test_only_rows_are_rows() -> None:

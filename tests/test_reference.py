@@ -27,6 +27,40 @@ MATRICES = mo.by_path("w", "conv", "blocks.*.w")
 LABELS = {"w": "mat", "b": "vec", "conv": "rest", "scale": "rest", "blocks": "mat"}
 
 
+def is_flat(path: str, leaf: mx.array) -> bool:
+    del path
+    return leaf.ndim == 2
+
+
+def muon_by_hand(learning_rate: float, *momentum: GradientTransformation, weight_decay: float = 0.0) -> Any:
+    """The rule of Muon's authors and of MLX, whose factor looks at the last two axes, for a kernel too."""
+
+    def scaled(u: mx.array, p: mx.array | None) -> mx.array:
+        del p
+        return u * max(1.0, u.shape[-2] / u.shape[-1]) ** 0.5 if u.ndim > 1 else u
+
+    return mo.chain(
+        *momentum,
+        mo.orthogonalize(eps=1e-7),
+        mo.stateless_with_tree_map(scaled),
+        mo.add_decayed_weights(weight_decay),
+        mo.scale_by_learning_rate(learning_rate),
+    )
+
+
+MUON_MOMENTUM = mo.ema(0.95, debias=False, nesterov=True)
+
+
+def muon_of_jax(learning_rate: float, otherwise: GradientTransformation | None = None, **settings: Any) -> Any:
+    """Optax's Muon, which takes the first axis of a matrix for its inputs."""
+    across = mo.stateless_with_tree_map(lambda u, p: u * max(1.0, u.shape[1] / u.shape[0]) ** 0.5)
+    by_muon = mo.chain(mo.scale_by_muon(**settings), across, mo.scale_by_learning_rate(learning_rate))
+    return mo.partition(
+        {"matrix": by_muon, "other": otherwise or mo.nadam(learning_rate)},
+        lambda path, leaf: "matrix" if leaf.ndim == 2 else "other",
+    )
+
+
 def l2(weight_decay: float, tx: GradientTransformation) -> GradientTransformation:
     """Weight decay added to the gradient, as PyTorch's ``weight_decay`` of SGD, Adam and Adagrad."""
     return mo.chain(mo.add_decayed_weights(weight_decay), tx)
@@ -38,6 +72,8 @@ def by_label(transforms: dict[str, GradientTransformation]) -> GradientTransform
 
 SAME: dict[str, Callable[[], GradientTransformation]] = {
     "mlx.adadelta": lambda: mo.adadelta(1.0),
+    "mlx.adafactor": lambda: mo.adafactor(min_dim_size_to_factor=1, axes="last"),
+    "mlx.adafactor.lr": lambda: mo.adafactor(0.05, 1, momentum=0.9, axes="last"),
     "mlx.adagrad": lambda: mo.adagrad(0.1, 0.0, 1e-8, eps_in_sqrt=False),
     "mlx.adam": lambda: mo.adam(0.02, bias_correction=False),
     "mlx.adam.bias_correction": lambda: mo.adam(0.05),
@@ -51,6 +87,8 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
         {"matrix": mo.adamw(0.02, weight_decay=0.1, bias_correction=False), "other": mo.sgd(0.1, momentum=0.9)},
         lambda path, leaf: "matrix" if leaf.ndim >= 2 else "other",
     ),
+    "mlx.muon": lambda: muon_by_hand(0.02, mo.add_decayed_weights(0.01), MUON_MOMENTUM),
+    "mlx.muon.no_nesterov": lambda: muon_by_hand(0.02, mo.ema(0.95, debias=False)),
     "mlx.rmsprop": lambda: mo.rmsprop(0.01, decay=0.99, eps_in_sqrt=False),
     "mlx.sgd": lambda: mo.sgd(0.05, momentum=0.9),
     "mlx.sgd.nesterov": lambda: l2(0.05, mo.sgd(0.05, momentum=0.9, nesterov=True)),
@@ -58,6 +96,10 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "optax.adabelief.nesterov": lambda: mo.adabelief(0.02, b2=0.99, eps=1e-6, nesterov=True),
     "optax.adabelief.wd": lambda: mo.adabelief(0.02, eps=1e-6, eps_root=1e-12, weight_decay=0.1, mask=MATRICES),
     "optax.adadelta": lambda: mo.adadelta(1.0, rho=0.9, eps=1e-6),
+    "optax.adafactor.default": lambda: mo.adafactor(0.05),
+    "optax.adafactor.factored": lambda: mo.adafactor(0.05, 2),
+    "optax.adafactor.momentum_wd": lambda: mo.adafactor(0.05, 2, momentum=0.9, weight_decay=0.001 / 0.05),
+    "optax.adafactor.relative": lambda: mo.adafactor(1.0, 2),
     "optax.adagrad": lambda: mo.adagrad(0.1),
     "optax.adam.default": lambda: mo.adam(0.05),
     "optax.adam.eps": lambda: mo.adam(0.03, b1=0.8, b2=0.95, eps=0.01, eps_root=1e-4),
@@ -82,6 +124,17 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "optax.clip": lambda: mo.clip(0.2),
     "optax.clip_by_block_rms": lambda: mo.clip_by_block_rms(0.1),
     "optax.clip_by_global_norm": lambda: mo.clip_by_global_norm(3.0),
+    "optax.contrib.muon.adaptive": lambda: muon_of_jax(0.02, adaptive=True),
+    "optax.contrib.muon.aol": lambda: muon_of_jax(0.02, preconditioning="aol"),
+    "optax.contrib.muon.consistent_rms": lambda: mo.muon(0.05, consistent_rms=0.2, weight_decay=0.1, matrices=is_flat),
+    "optax.contrib.muon.default": lambda: muon_of_jax(0.02),
+    "optax.contrib.muon.dion_coeffs": lambda: muon_of_jax(0.02, ns_coeffs="dion"),
+    "optax.contrib.muon.mlx_layout": lambda: mo.muon(
+        0.02, weight_decay=0.1, matrices=is_flat, otherwise=mo.nadamw(0.02, weight_decay=0.05)
+    ),
+    "optax.contrib.muon.no_nesterov": lambda: muon_of_jax(
+        0.02, mo.adam(0.02, b1=0.8, b2=0.95), nesterov=False, ns_steps=3
+    ),
     "optax.ema": lambda: mo.ema(0.9),
     "optax.ema.no_debias": lambda: mo.ema(0.9, debias=False),
     "optax.freeze": lambda: mo.freeze(MATRICES),
@@ -117,10 +170,13 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "optax.scale_by_adamax": mo.scale_by_adamax,
     "optax.scale_by_amsgrad": lambda: mo.scale_by_amsgrad(b2=0.9),
     "optax.scale_by_belief": lambda: mo.scale_by_belief(eps=1e-6, eps_root=1e-6),
+    "optax.scale_by_factored_rms": lambda: mo.scale_by_factored_rms(min_dim_size_to_factor=2),
     "optax.scale_by_learning_rate": lambda: mo.scale_by_learning_rate(mo.linear_schedule(0.5, 0.1, 4)),
     "optax.scale_by_lion": mo.scale_by_lion,
     "optax.scale_by_lion.refined": lambda: mo.scale_by_lion(mode="refined"),
     "optax.scale_by_lion.smooth": lambda: mo.scale_by_lion(mode="smooth", smooth_beta=2.0),
+    "optax.scale_by_param_block_norm": mo.scale_by_param_block_norm,
+    "optax.scale_by_param_block_rms": mo.scale_by_param_block_rms,
     "optax.scale_by_radam": lambda: mo.scale_by_radam(threshold=4.5),
     "optax.scale_by_rms": mo.scale_by_rms,
     "optax.scale_by_rss": mo.scale_by_rss,
@@ -139,11 +195,42 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "optax.trace": lambda: mo.trace(0.9),
     "optax.trace.nesterov": lambda: mo.trace(0.9, nesterov=True),
     "optax.zero_nans": mo.zero_nans,
+    "paper.muon_exact_rms": lambda: mo.chain(
+        mo.trace(0.95, nesterov=True),
+        mo.orthogonalize("polar_express", 14),
+        mo.scale_by_shape(0.2),
+        mo.add_decayed_weights(0.1),
+        mo.scale_by_learning_rate(0.05),
+    ),
     "pytorch_optimizer.sign_sgd": lambda: mo.sign_sgd(0.01),
     "repo.lion": lambda: mo.lion(0.01, weight_decay=0.1),
+    "repo.moonlight_muon": lambda: mo.muon(
+        0.05,
+        eps=1e-7,
+        weight_decay=0.1,
+        bias_correction=False,
+        consistent_rms=0.2,
+        otherwise=mo.adamw(0.05, b2=0.95, weight_decay=0.1),
+    ),
+    "repo.muon": lambda: muon_by_hand(0.02, MUON_MOMENTUM),
+    "repo.muon.aux_adam": lambda: mo.muon(
+        0.02,
+        eps=1e-7,
+        weight_decay=0.01,
+        bias_correction=False,
+        otherwise=mo.adam(0.01, b2=0.95, eps=1e-10),
+    ),
+    "repo.muon.conv": lambda: muon_by_hand(0.02, MUON_MOMENTUM, weight_decay=0.1),
     "timm.rmsprop_tf": lambda: mo.rmsprop(0.01, eps=1e-10, initial_scale=1.0),
     "timm.sgdw": lambda: mo.chain(mo.trace(0.9), mo.add_decayed_weights(0.1), mo.scale_by_learning_rate(0.05)),
     "torch.adadelta": lambda: mo.adadelta(1.0),
+    "torch.adafactor.default": lambda: mo.adafactor(mo.relative_step_schedule(0.05), 1, axes="last"),
+    "torch.adafactor.eps": lambda: mo.chain(
+        mo.scale_by_factored_rms(min_dim_size_to_factor=1, axes="last"),
+        mo.clip_by_block_rms(1.0),
+        mo.scale_by_param_block_rms(0.01),
+        mo.scale_by_learning_rate(mo.relative_step_schedule(0.05)),
+    ),
     "torch.adagrad.decay": lambda: l2(
         0.05, mo.adagrad(lambda count: 0.1 / (1 + 0.1 * count), 0.0, 1e-10, eps_in_sqrt=False)
     ),
@@ -153,6 +240,10 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "torch.adamw.default": lambda: mo.adamw(0.05),
     "torch.adamw.maximize": lambda: mo.chain(mo.scale(-1.0), mo.adamw(0.02)),
     "torch.adamw.quadratic": lambda: mo.adamw(0.1, weight_decay=0.05),
+    "torch.muon": lambda: mo.muon(0.02, eps=1e-7, weight_decay=0.1, bias_correction=False),
+    "torch.muon.match_rms": lambda: mo.muon(
+        0.02, eps=1e-7, weight_decay=0.1, bias_correction=False, consistent_rms=0.2
+    ),
     "torch.radam.decoupled": lambda: mo.chain(
         mo.scale_by_radam(), mo.add_decayed_weights(0.1), mo.scale_by_learning_rate(0.02)
     ),
@@ -164,6 +255,8 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "torch.rmsprop.momentum": lambda: mo.rmsprop(0.01, decay=0.99, momentum=0.9, eps_in_sqrt=False),
     "torch.sgd.nesterov_wd": lambda: l2(0.05, mo.sgd(0.05, momentum=0.9, nesterov=True)),
     "torch.sgd.quadratic": lambda: mo.sgd(0.1, momentum=0.9),
+    "transformers.adafactor": lambda: mo.adafactor(min_dim_size_to_factor=1, axes="last"),
+    "transformers.adafactor.lr": lambda: mo.adafactor(0.05, 1, momentum=0.9, axes="last"),
 }
 
 DIFFERENT: dict[str, tuple[Callable[[], GradientTransformation], str]] = {

@@ -30,6 +30,7 @@ from mlxopt.schedules import (
     piecewise_constant_schedule,
     piecewise_interpolate_schedule,
     polynomial_schedule,
+    relative_step_schedule,
     repeated,
     rex_schedule,
     scaled,
@@ -188,6 +189,10 @@ REGISTRY: dict[str, list[Example]] = {
     "inverse_sqrt_schedule": [
         Example(inverse_sqrt_schedule(0.1, 100), 0.0, 0.1, {0: 0.0, 100: 0.1}, 0.1 * math.sqrt(100 / LAST)),
         Example(inverse_sqrt_schedule(1.0, 0, timescale=LAST), 0.7, 1.0, {0: 1.0}, 0.5**0.5, "down"),
+    ],
+    "relative_step_schedule": [
+        Example(relative_step_schedule(), 0.0, 0.01, {0: 0.01, 9999: 0.01, 39999: 0.005}, LAST**-0.5, "down"),
+        Example(relative_step_schedule(warmup_rate=1e-6), 0.0, 0.01, {0: 1e-6}, LAST**-0.5),
     ],
     "wsd_schedule": [
         peak(

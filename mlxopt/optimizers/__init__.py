@@ -6,6 +6,9 @@ from mlxopt.optimizers.adabelief import scale_by_belief as scale_by_belief
 from mlxopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState
 from mlxopt.optimizers.adadelta import adadelta as adadelta
 from mlxopt.optimizers.adadelta import scale_by_adadelta as scale_by_adadelta
+from mlxopt.optimizers.adafactor import FactoredState as FactoredState
+from mlxopt.optimizers.adafactor import adafactor as adafactor
+from mlxopt.optimizers.adafactor import scale_by_factored_rms as scale_by_factored_rms
 from mlxopt.optimizers.adagrad import ScaleByRssState as ScaleByRssState
 from mlxopt.optimizers.adagrad import adagrad as adagrad
 from mlxopt.optimizers.adagrad import scale_by_rss as scale_by_rss
@@ -25,6 +28,9 @@ from mlxopt.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from mlxopt.optimizers.lion import ScaleByLionState as ScaleByLionState
 from mlxopt.optimizers.lion import lion as lion
 from mlxopt.optimizers.lion import scale_by_lion as scale_by_lion
+from mlxopt.optimizers.muon import is_hidden_matrix as is_hidden_matrix
+from mlxopt.optimizers.muon import muon as muon
+from mlxopt.optimizers.muon import scale_by_muon as scale_by_muon
 from mlxopt.optimizers.radam import ScaleByRadamState as ScaleByRadamState
 from mlxopt.optimizers.radam import radam as radam
 from mlxopt.optimizers.radam import scale_by_radam as scale_by_radam

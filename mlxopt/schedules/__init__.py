@@ -22,6 +22,7 @@ from mlxopt.schedules.joining import join_schedules as join_schedules
 from mlxopt.schedules.joining import piecewise_constant_schedule as piecewise_constant_schedule
 from mlxopt.schedules.joining import piecewise_interpolate_schedule as piecewise_interpolate_schedule
 from mlxopt.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule
+from mlxopt.schedules.warmup import relative_step_schedule as relative_step_schedule
 from mlxopt.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
 from mlxopt.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from mlxopt.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule

@@ -188,3 +188,33 @@ def wsd_schedule(
         )
     way_down = _WAYS_DOWN[shape] if shape in _WAYS_DOWN else geometric(end_value / peak_value)
     return with_warmup(ramp(peak_value, end_value, decay_steps, way_down, stable_steps), warmup_steps, init_value)
+
+
+@readable
+def relative_step_schedule(largest: float = 1e-2, warmup_rate: float | None = None) -> Curve:
+    """Stay at a value, then decay as one over the root of the number of updates: ``min(largest, 1 / sqrt(t + 1))``.
+
+    Args:
+        largest: Value at the beginning.
+        warmup_rate: Climb by this much with every update first.
+
+    Example:
+        >>> relative_step_schedule()(mx.array([0, 39999]))
+        array([0.01, 0.005], dtype=float32)
+        >>> relative_step_schedule(warmup_rate=1e-6)(mx.array([0, 99]))
+        array([1e-06, 0.0001], dtype=float32)
+
+    Reference:
+        Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv:1804.04235.
+    """
+    values("relative_step_schedule", largest=largest)
+    checks.positive("relative_step_schedule", largest=largest)
+    if warmup_rate is not None:
+        checks.positive("relative_step_schedule", warmup_rate=warmup_rate)
+
+    def rule(count: mx.array) -> mx.array:
+        updates = count.astype(mx.float32) + 1
+        bounded = mx.minimum(largest, mx.rsqrt(updates))
+        return bounded if warmup_rate is None else mx.minimum(bounded, warmup_rate * updates)
+
+    return Curve(rule)

@@ -70,13 +70,16 @@ class EmaState(NamedTuple):
 
 
 @readable
-def ema(decay: float, debias: bool = True, accumulator_dtype: mx.Dtype | None = None) -> GradientTransformation:
+def ema(
+    decay: float, debias: bool = True, accumulator_dtype: mx.Dtype | None = None, *, nesterov: bool = False
+) -> GradientTransformation:
     """Replace updates by their running mean.
 
     Args:
         decay: Share of the old mean that stays.
         debias: Make up for the start at zero.
         accumulator_dtype: Dtype of the mean; float32 by default.
+        nesterov: Look one step ahead, as if the newest update came once more.
 
     Example:
         >>> tx = ema(0.9)
@@ -93,7 +96,7 @@ def ema(decay: float, debias: bool = True, accumulator_dtype: mx.Dtype | None = 
         del params
         count = safe_increment(state.count)
         mean = tree.map(lambda u, m: running_mean(u, m, decay), updates, state.ema)
-        estimate = unbiased_mean(decay, count, corrected=debias)
+        estimate = unbiased_mean(decay, count, nesterov=nesterov, corrected=debias)
         return tree.map(estimate, mean, updates), EmaState(count, tree.cast_like(mean, state.ema))
 
     return GradientTransformation(init_fn, update_fn)

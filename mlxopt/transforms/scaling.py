@@ -1,11 +1,13 @@
 """Multiplying updates by one number, or keeping only their signs."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import (
+    EmptyState,
     GradientTransformation,
     Params,
     ScalarOrSchedule,
@@ -14,7 +16,15 @@ from mlxopt.base import (
     stateless,
     stateless_with_tree_map,
 )
-from mlxopt.numerics import new_count, safe_increment, scheduled, sign
+from mlxopt.numerics import (
+    new_count,
+    per_step,
+    safe_increment,
+    safe_norm,
+    safe_root_mean_squares,
+    scheduled,
+    sign,
+)
 from mlxopt.readable import readable
 
 
@@ -127,3 +137,51 @@ def scale_by_sign() -> GradientTransformation:
         {'w': array([1, 0, -1], dtype=float32)}
     """
     return stateless_with_tree_map(lambda u, p: sign(u))
+
+
+@readable
+def scale_by_param_block_norm(min_scale: float = 1e-3) -> GradientTransformation:
+    """Multiply each leaf by the norm of its parameter.
+
+    Args:
+        min_scale: Number to multiply by where that norm is smaller.
+
+    Example:
+        >>> tx = scale_by_param_block_norm()
+        >>> params = {"w": mx.array([3.0, 4.0])}
+        >>> tx.update({"w": mx.array([1.0, -1.0])}, tx.init(params), params)[0]
+        {'w': array([5, -5], dtype=float32)}
+    """
+    return _scale_by_size("scale_by_param_block_norm", safe_norm, min_scale)
+
+
+@readable
+def scale_by_param_block_rms(min_scale: float = 1e-3) -> GradientTransformation:
+    """Multiply each leaf by the root mean square of its parameter.
+
+    Args:
+        min_scale: Number to multiply by where that is smaller, so that parameters that are zero move.
+
+    Example:
+        >>> tx = scale_by_param_block_rms()
+        >>> params = {"w": mx.array([2.0, 2.0])}
+        >>> tx.update({"w": mx.array([1.0, -1.0])}, tx.init(params), params)[0]
+        {'w': array([2, -2], dtype=float32)}
+
+    Reference:
+        Shazeer & Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018, arXiv:1804.04235.
+    """
+    return _scale_by_size("scale_by_param_block_rms", safe_root_mean_squares, min_scale)
+
+
+def _scale_by_size(where: str, size: Callable[[mx.array, float], mx.array], min_scale: float) -> GradientTransformation:
+    checks.non_negative(where, min_scale=min_scale)
+
+    def init_fn(params: Params) -> EmptyState:
+        del params
+        return EmptyState()
+
+    def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
+        return tree.map(lambda u, p: per_step(size(p, min_scale)) * u, updates, params), state
+
+    return GradientTransformation(init_fn, update_fn)

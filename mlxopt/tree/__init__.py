@@ -35,6 +35,7 @@ from mlxopt.tree.reductions import size as size
 from mlxopt.tree.reductions import sum as sum
 from mlxopt.tree.reductions import total as total
 from mlxopt.tree.reductions import vdot as vdot
+from mlxopt.tree.stacking import map_stacked as map_stacked
 from mlxopt.tree.structure import MaskedNode as MaskedNode
 from mlxopt.tree.structure import Tree as Tree
 from mlxopt.tree.structure import TreeError as TreeError

@@ -231,6 +231,11 @@ def on_streams(streams: Mapping[str, mx.Stream]) -> Iterator[None]:
         _streams.reset(token)
 
 
+def place(path: str) -> mx.Stream:
+    """The stream on which to work on a leaf."""
+    return (_streams.get() or {}).get(path) or mx.default_stream(mx.default_device())
+
+
 def _placed(f: Callable[..., Any], streams: Mapping[str, mx.Stream] | None) -> Callable[..., Any]:
     if not streams:
         return f

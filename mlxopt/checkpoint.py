@@ -1,0 +1,405 @@
+"""Whole trees in one safetensors file: written completely or not at all, read only if whole and fitting."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import stat
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import mlx.core as mx
+
+from mlxopt import tree
+from mlxopt.tree.structure import children, is_container, kind, refuse_module, walk
+
+Pathname = str | os.PathLike[str]
+
+VERSION = 1
+"""Of the layout of files: a reader refuses those of a later one."""
+
+MARK = "mlxopt.checkpoint"
+
+DTYPES = {
+    "BOOL": mx.bool_,
+    "U8": mx.uint8,
+    "U16": mx.uint16,
+    "U32": mx.uint32,
+    "U64": mx.uint64,
+    "I8": mx.int8,
+    "I16": mx.int16,
+    "I32": mx.int32,
+    "I64": mx.int64,
+    "F16": mx.float16,
+    "BF16": mx.bfloat16,
+    "F32": mx.float32,
+    "C64": mx.complex64,
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+WORDS: dict[int, Any] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+"""Codes of unsigned integers by size, in which bits stay as they are."""
+
+LISTED = 20
+"""Differences that a message spells out."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no whole checkpoint: cut off, damaged, written by something else or by a newer version."""
+
+
+class MismatchError(ValueError):
+    """A checkpoint that is whole, but does not fit the tree it should fill."""
+
+
+class Contents(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    structure: dict[str, str]  # what is at each dotted path, the containers included
+    numbers: dict[str, bool | int | float]  # the Python numbers among the leaves
+    metadata: dict[str, Any]  # as it was given to save
+
+
+def save(path: Pathname, state: tree.Tree, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a tree to a safetensors file, completely or not at all.
+
+    A kill at any moment leaves the old file or the new one. Every array is named by its dotted path, so that
+    ``mx.load`` reads it as well, and has a checksum, which :func:`load` compares.
+
+    Args:
+        path: File to write; its folder must exist.
+        state: Tree of arrays and Python numbers: a state, or parameters, state, random key and step in one dict.
+        metadata: Anything else to remember, as far as JSON brings it back equal.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/run.safetensors"
+        >>> save(file, {"params": {"w": mx.array([1.0, 2.0])}, "step": 7})
+        >>> mx.load(file)
+        {'params.w': array([1, 2], dtype=float32)}
+    """
+    target = os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(target)):
+        raise FileNotFoundError(f"checkpoint.save: the folder of {target!r} must exist, got none. Create it first.")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ValueError(f"checkpoint.save: path must name a file, got {target!r}. Add a file name to it.")
+    forms, leaves = _described("checkpoint.save", state)
+    remembered = _jsonable({} if metadata is None else metadata)
+    arrays = [(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, mx.array)]
+    aligned = sorted(arrays, key=lambda item: -item[1].itemsize)
+    rows: dict[str, Any] = {name: mx.contiguous(leaf, stream=mx.cpu) for name, leaf in aligned}
+    mx.eval(rows)
+    marks = {
+        "structure": forms,
+        "numbers": {name: leaf for name, leaf in leaves.items() if name not in rows},
+        "metadata": remembered,
+        "checksums": {name: zlib.crc32(memoryview(row)) for name, row in rows.items()},
+    }
+    _write(target, [_header(marks, rows), *[memoryview(row) for row in rows.values()]])
+
+
+def load(path: Pathname, like: tree.Tree, *, strict: bool = True) -> tree.Tree:
+    """Read a tree that :func:`save` wrote.
+
+    Nothing of the file is needed afterwards: it may be replaced or deleted.
+
+    Args:
+        path: File to read.
+        like: Tree that gives structure, key order, shapes and dtypes, such as ``tx.init(params)``. Its values are not
+            looked at.
+        strict: Raise :class:`MismatchError` if anything in the file differs from ``like``; its message names every
+            difference. Otherwise take what matches, leave the rest as it is in ``like``, and warn of every difference.
+
+    Returns:
+        A tree with the structure of ``like`` and the values of the file, exact to the bit.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/run.safetensors"
+        >>> save(file, {"w": mx.array([1.0, 2.0]), "step": 7})
+        >>> load(file, {"w": mx.zeros((2,)), "step": 0})
+        {'w': array([1, 2], dtype=float32), 'step': 7}
+    """
+    forms, leaves = _described("checkpoint.load", like)
+    with open(path, "rb") as file:
+        header = _read_header("checkpoint.load", file)
+        differing = _differences(header.contents.structure, forms)
+        problem = f"checkpoint.load: {os.fspath(path)!r} must fit like, got {_listed(differing)}"
+        if differing and strict:
+            advice = "Build like as the run that saved it did, or pass strict=False to take what matches"
+            raise MismatchError(f"{problem}. {advice}.")
+        fitting = [name for name in leaves if header.contents.structure.get(name) == forms[name]]
+        values = _read_leaves(file, header, fitting)
+    if differing:
+        warnings.warn(f"{problem}. What is not named was loaded.", stacklevel=2)
+    return tree.map_with_path(lambda name, leaf: values.get(name, leaf), like)
+
+
+def differences(path: Pathname, like: tree.Tree) -> list[str]:
+    """List what keeps a checkpoint from fitting a tree.
+
+    Args:
+        path: File to compare; only its header is read.
+        like: Tree to compare it with.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/run.safetensors"
+        >>> save(file, {"w": mx.array([1.0, 2.0])})
+        >>> differences(file, {"w": mx.zeros((3,)), "step": 0})
+        ['w is float32 (2,) in the file, float32 (3,) wanted', 'step is missing in the file, a Python int wanted']
+    """
+    forms, _ = _described("checkpoint.differences", like)
+    with open(path, "rb") as file:
+        header = _read_header("checkpoint.differences", file)
+    return _differences(header.contents.structure, forms)
+
+
+def contents(path: Pathname) -> Contents:
+    """Read what is in a checkpoint, without its arrays.
+
+    Args:
+        path: File to look into; only its header is read.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/run.safetensors"
+        >>> save(file, {"w": mx.array([1.0, 2.0]), "step": 7}, metadata={"data": "spirals"})
+        >>> contents(file)
+        Contents(structure={'': 'a dict', 'w': 'float32 (2,)', 'step': 'a Python int'}, numbers={'step': 7},
+            metadata={'data': 'spirals'})
+    """
+    with open(path, "rb") as file:
+        return _read_header("checkpoint.contents", file).contents
+
+
+# What is at each path
+
+
+def _described(where: str, whole: tree.Tree) -> tuple[dict[str, str], dict[str, Any]]:
+    """The form of every container, leaf and hole by its path, and the leaves themselves."""
+    forms: dict[str, str] = {}
+    leaves: dict[str, Any] = {}
+    with tree.naming(where):
+        for path, node in _walk_with_holes(whole):
+            if path in forms or path == "__metadata__":
+                taken = "stands for two places" if path in forms else "has a meaning of its own in safetensors files"
+                raise tree.TreeError(f"this name {taken}. Rename a key; best without dots", (path,))
+            try:
+                refuse_module(node)
+                forms[path] = _form(node)
+            except tree.TreeError as error:
+                raise (error.under(path) if path else error) from None
+            if not is_container(node) and not tree.is_hole(node):
+                leaves[path] = node
+    return forms, leaves
+
+
+def _walk_with_holes(whole: tree.Tree) -> Iterable[tuple[str, Any]]:
+    if tree.is_hole(whole):
+        yield "", whole
+    for path, node in walk(whole):
+        yield path, node
+        if is_container(node):
+            for key, part in children(node):
+                if tree.is_hole(part):
+                    yield f"{path}.{key}" if path else str(key), part
+
+
+def _form(node: Any) -> str:
+    """What must agree for a value to be loaded in the place of another."""
+    if isinstance(node, mx.array):
+        if node.dtype not in CODES:
+            raise tree.TreeError(f"MLX cannot read {node.dtype} from a file. Cast it, to float32 for example")
+        return f"{str(node.dtype).removeprefix('mlx.core.')} {node.shape}"
+    if tree.is_hole(node) or is_container(node):
+        return kind(node)
+    if type(node) in (bool, int, float):
+        return f"a Python {type(node).__name__}"
+    raise tree.TreeError(
+        f"every leaf must be an mx.array or a Python bool, int or float, got {node!r}. Put it into metadata"
+    )
+
+
+def _differences(stored: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    with_parts = {name.rpartition(".")[0] for name in (*stored, *wanted) if name}
+    found = []
+    for name in {**wanted, **stored}:
+        old, new = stored.get(name), wanted.get(name)
+        if old == new or (name in with_parts and None in (old, new)):  # the parts of a container tell of it
+            continue
+        label = name or "the whole tree"
+        if old is None:
+            found.append(f"{label} is missing in the file, {new} wanted")
+        else:
+            found.append(f"{label} is {old} in the file, {new or 'nothing'} wanted")
+    return found
+
+
+def _listed(differing: list[str]) -> str:
+    more = len(differing) - LISTED
+    listed = "; ".join(differing[:LISTED]) + (f"; and {more} more, see checkpoint.differences" if more > 0 else "")
+    return f"{len(differing)} difference{'s' if len(differing) > 1 else ''}: {listed}"
+
+
+# The file
+
+
+def _jsonable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain = dict(metadata)
+        if json.loads(json.dumps(plain)) == plain:
+            return plain
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise ValueError(
+        f"checkpoint.save: metadata must be a dict that JSON brings back equal, got {metadata!r}. Use strings as keys, "
+        "lists in place of tuples, and put arrays into the tree."
+    )
+
+
+def _header(marks: Mapping[str, Any], arrays: Mapping[str, mx.array]) -> bytes:
+    """Describe the arrays that follow; the checksum is that of the header with zeros in its place."""
+    described: dict[str, Any] = {"__metadata__": {"checksum": "0" * 8, MARK: str(VERSION)}}
+    described["__metadata__"] |= {name: json.dumps(mark, ensure_ascii=False) for name, mark in marks.items()}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        described[name] = {"dtype": CODES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    text = text.replace(b'"00000000"', b'"%08x"' % zlib.crc32(text), 1)
+    return len(text).to_bytes(8, "little") + text
+
+
+class _Header(NamedTuple):
+    contents: Contents
+    arrays: dict[str, Any]  # dtype, shape and data_offsets of each
+    checksums: dict[str, int]
+    start: int  # of the data
+
+
+def _unusable(where: str, file: BinaryIO, got: str, advice: str = "Load an earlier copy.") -> CheckpointError:
+    return CheckpointError(f"{where}: {os.fspath(file.name)!r} must be a whole checkpoint, got {got}. {advice}")
+
+
+def _read_header(where: str, file: BinaryIO) -> _Header:
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    cut = length > size - 8
+    beginning = file.read(1 if cut else length)
+    if size < 8 or (cut and beginning == b"{"):
+        raise _unusable(where, file, f"{size} bytes, cut off within the header")
+    try:
+        header = json.loads(beginning)
+        if not isinstance(header, dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise _unusable(where, file, "something that is no safetensors file, or has a damaged header") from None
+    marks = header.pop("__metadata__", None)
+    if not isinstance(marks, dict) or MARK not in marks:
+        advice = "Arrays that mx.save_safetensors wrote by their paths are put back by tree.set(like, mx.load(path))."
+        raise _unusable(where, file, "a safetensors file that checkpoint.save did not write", advice)
+    try:
+        version = int(marks[MARK])
+        if version > VERSION:
+            advice = "Update mlxopt."
+            raise _unusable(where, file, f"one of version {version}, which is newer than {VERSION}", advice)
+        checksum = marks["checksum"].encode()
+        if b"%08x" % zlib.crc32(beginning.replace(b'"%s"' % checksum, b'"00000000"', 1)) != checksum:
+            raise ValueError
+        structure, numbers, metadata, checksums = (
+            json.loads(marks[name]) for name in ("structure", "numbers", "metadata", "checksums")
+        )
+        whole = 8 + length + max((array["data_offsets"][1] for array in header.values()), default=0)
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise _unusable(where, file, "one with a damaged header") from None
+    if size != whole:
+        raise _unusable(where, file, f"{size} bytes where its header tells of {whole}")
+    return _Header(Contents(structure, numbers, metadata), header, checksums, 8 + length)
+
+
+def _read_leaves(file: BinaryIO, header: _Header, names: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in names:
+        if name not in header.arrays:
+            values[name] = header.contents.numbers[name]
+            continue
+        begin, end = header.arrays[name]["data_offsets"]
+        file.seek(header.start + begin)
+        data = file.read(end - begin)
+        if zlib.crc32(data) != header.checksums[name]:
+            raise _unusable("checkpoint.load", file, f"one in which {name} is damaged")
+        values[name] = _array(data, DTYPES[header.arrays[name]["dtype"]], header.arrays[name]["shape"])
+    mx.eval(values)
+    return values
+
+
+def _array(data: bytes, dtype: mx.Dtype, shape: list[int]) -> mx.array:
+    if not data:
+        return mx.zeros(shape, dtype)
+    words: Any = memoryview(data).cast(WORDS[dtype.size], shape)
+    return mx.array(words).view(dtype)
+
+
+def _write(target: str, parts: Iterable[Any]) -> None:
+    """Write a new file beside the target, and put it into its place when it is on the disk."""
+    folder, name = os.path.split(target)
+    draft = ""
+    try:
+        draft, descriptor = _new_draft(folder, name)
+        with open(descriptor, "wb") as file:
+            if os.path.exists(target):
+                os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(descriptor)
+            os.replace(draft, target)
+    except OSError as error:
+        problem = f"checkpoint.save: {target!r} must be writable, got: {error.strerror or error}. It is as it was."
+        raise OSError(error.errno, problem) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+    _flush_folder(folder)
+    _remove_leftovers(folder, name)
+
+
+def _new_draft(folder: str, name: str) -> tuple[str, int]:
+    """A file that is locked for as long as this process writes it, so that others do not take it for a leftover."""
+    while True:
+        draft = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.saving")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks, where leftovers stay
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return draft, descriptor
+        os.close(descriptor)
+
+
+def _flush_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: str, name: str) -> None:
+    """Remove what killed processes left behind."""
+    for entry in os.listdir(folder):
+        if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.saving", entry):
+            with contextlib.suppress(OSError), open(os.path.join(folder, entry), "ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(file.name)

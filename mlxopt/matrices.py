@@ -1,0 +1,141 @@
+"""Functions of matrices: of the last two axes of an array, over which the others are a stack."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from mlxopt import checks, tree
+
+Coefficients = tuple[float, float, float]
+"""``a, b, c`` of one step ``x <- a x + (b g + c g g) x`` with ``g = x x'``."""
+
+NsCoeffs = str | Sequence[float] | Sequence[Sequence[float]]
+"""Name of a preset, three numbers for every step, or three numbers for each; the last of these go on."""
+
+Preconditioning = Literal["frobenius", "schatten", "aol"]
+
+PRESETS: dict[str, list[Coefficients]] = {
+    "standard": [(3.4445, -4.7750, 2.0315)],
+    "dion": [
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ],
+    "polar_express": [
+        # The paper divides by 1.02 first, to be safe from rounding; so do these.
+        (8.156554524902461 / 1.02, -22.48329292557795 / 1.02**3, 15.878769915207462 / 1.02**5),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+        (1.875, -1.25, 0.375),
+    ],
+}
+
+
+def newton_schulz(
+    x: mx.array,
+    ns_coeffs: NsCoeffs = "standard",
+    ns_steps: int = 5,
+    eps: float = 1e-8,
+    preconditioning: Preconditioning = "frobenius",
+) -> mx.array:
+    """Bring all singular values of matrices near 1, by matrix products only.
+
+    Args:
+        x: Matrix, or stack of matrices in the last two axes; float32, float16 or bfloat16.
+        ns_coeffs: "standard" (singular values end between 0.7 and 1.2), "dion" or "polar_express" (closer to 1),
+            three numbers ``a, b, c``, or three numbers for each step, of which the last ones go on.
+        ns_steps: Number of steps.
+        eps: Added to the norm by which the matrix is divided first.
+        preconditioning: How singular values are brought below 1 first: divide by the "frobenius" norm, by the
+            "schatten" norm of order 4, which is nearer to the largest of them, or every row by its own bound ("aol").
+
+    Example:
+        >>> x = mx.array([[3.0, 0.0], [0.0, 4.0]])
+        >>> mx.linalg.norm(newton_schulz(x, "polar_express", 8) - mx.eye(2)).item() < 0.05
+        True
+
+    Reference:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Amsel et al., "The Polar
+        Express", 2025, arXiv:2505.16932; Boissin et al., "Turbo-Muon", 2025, arXiv:2512.04632.
+    """
+    rows = coefficients("newton_schulz", ns_coeffs, ns_steps)
+    checks.non_negative("newton_schulz", eps=eps)
+    checks.choice("newton_schulz", "preconditioning", preconditioning, ("frobenius", "schatten", "aol"))
+    if x.ndim < 2 or not mx.issubdtype(x.dtype, mx.floating):
+        raise ValueError(
+            f"newton_schulz: x must be real matrices, got {x.dtype} of shape {x.shape}. Choose the leaves that are."
+        )
+    if x.shape[-2] > x.shape[-1]:
+        return _transposed(newton_schulz(_transposed(x), ns_coeffs, ns_steps, eps, preconditioning))
+    x = _bounded(x, eps, preconditioning)
+    long = x.shape[-1] >= 2 * x.shape[-2] and x.dtype == mx.float32
+    return _iterate_gram(x, rows) if long else _iterate(x, rows)
+
+
+def coefficients(where: str, ns_coeffs: NsCoeffs, ns_steps: int) -> list[Coefficients]:
+    """Spell out the coefficients of every step, and raise unless they are well formed."""
+    checks.whole(where, low=1, ns_steps=ns_steps)
+    if isinstance(ns_coeffs, str):
+        checks.choice(where, "ns_coeffs", ns_coeffs, list(PRESETS))
+        rows: list[Any] = PRESETS[ns_coeffs][:ns_steps]
+    else:
+        given = list(ns_coeffs)
+        rows = given if all(isinstance(row, Sequence) for row in given) else [given]
+    if not rows or any(len(row) != 3 for row in rows) or len(rows) > ns_steps:
+        raise ValueError(
+            f"{where}: ns_coeffs must be three numbers, or three for each of at most {ns_steps} steps, "
+            f"got {ns_coeffs!r}. Pass a preset, or raise ns_steps."
+        )
+    for row in rows:
+        checks.number(where, **{f"ns_coeffs {name}": value for name, value in zip("abc", row, strict=True)})
+    return [*rows, *[rows[-1]] * (ns_steps - len(rows))]
+
+
+def _transposed(x: mx.array) -> mx.array:
+    return mx.swapaxes(x, -1, -2)
+
+
+def _bounded(x: mx.array, eps: float, preconditioning: Preconditioning) -> mx.array:
+    """Scale matrices so that no singular value is above 1."""
+    wide = tree.widen(x)
+    wide = wide / (mx.sqrt(mx.sum(mx.square(wide), axis=(-2, -1), keepdims=True)) + eps)
+    if preconditioning == "frobenius":
+        return wide.astype(x.dtype)
+    gram = wide @ _transposed(wide)
+    if preconditioning == "schatten":
+        bound = mx.sqrt(mx.sum(mx.square(gram), axis=(-2, -1), keepdims=True))
+    else:
+        bound = mx.sum(mx.abs(gram), axis=-1, keepdims=True)
+    return mx.where(bound > 0, wide * mx.rsqrt(bound), 0.0).astype(x.dtype)
+
+
+def _iterate(x: mx.array, rows: list[Coefficients]) -> mx.array:
+    for a, b, c in rows:
+        gram = x @ _transposed(x)
+        x = mx.addmm(x, mx.addmm(gram, gram, gram, alpha=c, beta=b), x, beta=a)
+    return x
+
+
+def _iterate_gram(x: mx.array, rows: list[Coefficients]) -> mx.array:
+    """The same iteration on ``x x'``, which is cheaper where that is small.
+
+    Every step multiplies ``x`` by a polynomial of ``x x'``; the products gather in a factor. A new start after two or
+    three steps keeps rounding errors from growing.
+    """
+    identity = mx.eye(x.shape[-2], dtype=x.dtype)
+    while rows:
+        length = 2 if len(rows) % 3 else 3
+        stretch, rows = rows[:length], rows[length:]
+        gram, factor = x @ _transposed(x), identity
+        for index, (a, b, c) in enumerate(stretch):
+            power = mx.addmm(gram, gram, gram, alpha=c, beta=b) + a * identity
+            factor = power if index == 0 else power @ factor
+            if index < len(stretch) - 1:
+                gram = power @ gram @ power
+        x = factor @ x
+    return x

@@ -1,0 +1,44 @@
+"""Working on all leaves of one shape at once."""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlxopt.tree.dtypes import require_array
+from mlxopt.tree.structure import Tree, map_with_path, place
+
+LARGEST_STACK = 2**24
+"""Elements of a stack: enough to keep a GPU busy, and a bound on the memory that the copies take."""
+
+
+def map_stacked(f: Callable[[mx.array], mx.array], tree: Tree) -> Tree:
+    """Apply a function to stacks of the leaves that have one shape, which is cheaper than to each of them.
+
+    Args:
+        f: Function of an array with one more axis in front, over which it works independently; keeps that axis.
+        tree: Tree of arrays.
+
+    Example:
+        >>> two, one = mx.array([3.0, 4.0]), mx.array([5.0])
+        >>> map_stacked(lambda x: x / mx.linalg.norm(x, axis=-1, keepdims=True), {"a": two, "b": [two, one]})
+        {'a': array([0.6, 0.8], dtype=float32), 'b': [array([0.6, 0.8], dtype=float32), array([1], dtype=float32)]}
+    """
+    groups: dict[tuple[object, ...], list[list[str]]] = {}
+    by_path: dict[str, mx.array] = {}
+
+    def gather(path: str, leaf: mx.array) -> None:
+        by_path[path] = require_array(leaf)
+        stacks = groups.setdefault((leaf.shape, leaf.dtype, str(place(path))), [[]])
+        if stacks[-1] and (len(stacks[-1]) + 1) * leaf.size > LARGEST_STACK:
+            stacks.append([])
+        stacks[-1].append(path)
+
+    map_with_path(gather, tree)
+    results: dict[str, mx.array] = {}
+    for stacks in groups.values():
+        for paths in stacks:
+            with mx.stream(place(paths[0])):
+                together = f(mx.stack([by_path[path] for path in paths]))
+                apart = mx.split(together, len(paths)) if len(paths) > 1 else [together]
+                results.update((path, part.squeeze(0)) for path, part in zip(paths, apart, strict=True))
+    return map_with_path(lambda path, leaf: results[path], tree)
