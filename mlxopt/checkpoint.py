@@ -1,13 +1,7 @@
 """Whole trees in one safetensors file: written completely or not at all, read only if whole and fitting."""
 
-import contextlib
-import errno
-import fcntl
 import json
 import os
-import re
-import secrets
-import stat
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -16,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import mlx.core as mx
 
 from mlxopt import tree
+from mlxopt.files import replace_file
 from mlxopt.tree.structure import children, is_container, kind, refuse_module, walk
 
 Pathname = str | os.PathLike[str]
@@ -100,7 +95,7 @@ def save(path: Pathname, state: tree.Tree, metadata: Mapping[str, Any] | None = 
         "metadata": remembered,
         "checksums": {name: zlib.crc32(memoryview(row)) for name, row in rows.items()},
     }
-    _write(target, [_header(marks, rows), *[memoryview(row) for row in rows.values()]])
+    replace_file("checkpoint.save", target, [_header(marks, rows), *[memoryview(row) for row in rows.values()]])
 
 
 def load(path: Pathname, like: tree.Tree, *, strict: bool = True) -> tree.Tree:
@@ -347,59 +342,3 @@ def _array(data: bytes, dtype: mx.Dtype, shape: list[int]) -> mx.array:
         return mx.zeros(shape, dtype)
     words: Any = memoryview(data).cast(WORDS[dtype.size], shape)
     return mx.array(words).view(dtype)
-
-
-def _write(target: str, parts: Iterable[Any]) -> None:
-    """Write a new file beside the target, and put it into its place when it is on the disk."""
-    folder, name = os.path.split(target)
-    draft = ""
-    try:
-        draft, descriptor = _new_draft(folder, name)
-        with open(descriptor, "wb") as file:
-            if os.path.exists(target):
-                os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(descriptor)
-            os.replace(draft, target)
-    except OSError as error:
-        problem = f"checkpoint.save: {target!r} must be writable, got: {error.strerror or error}. It is as it was."
-        raise OSError(error.errno, problem) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-    _flush_folder(folder)
-    _remove_leftovers(folder, name)
-
-
-def _new_draft(folder: str, name: str) -> tuple[str, int]:
-    """A file that is locked for as long as this process writes it, so that others do not take it for a leftover."""
-    while True:
-        draft = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.saving")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks, where leftovers stay
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return draft, descriptor
-        os.close(descriptor)
-
-
-def _flush_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot flush folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(folder: str, name: str) -> None:
-    """Remove what killed processes left behind."""
-    for entry in os.listdir(folder):
-        if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.saving", entry):
-            with contextlib.suppress(OSError), open(os.path.join(folder, entry), "ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(file.name)

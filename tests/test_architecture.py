@@ -22,6 +22,7 @@ FLOORS = {
     "base": 0,
     "numerics": 0,
     "matrices": 0,
+    "files": 0,
     "schedules": 1,
     "update": 1,
     "combine": 1,

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from strategies import Problem, plain, problems, same
 
 import mlxopt as mo
-from mlxopt import MaskedNode, TreeError, checkpoint, tree
+from mlxopt import MaskedNode, TreeError, checkpoint, files, tree
 from mlxopt.checkpoint import CheckpointError, MismatchError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -447,7 +447,7 @@ def test_leftovers_of_killed_processes_go_and_nothing_else(file: Path) -> None:
 
 
 def test_a_file_that_another_process_is_writing_is_no_leftover(file: Path) -> None:
-    draft, descriptor = checkpoint._new_draft(str(file.parent), file.name)
+    draft, descriptor = files._new_draft(str(file.parent), file.name)
     checkpoint.save(file, {})
     assert os.path.exists(draft)
     os.close(descriptor)
@@ -465,7 +465,7 @@ def test_a_draft_that_was_taken_for_a_leftover_is_made_again(file: Path, monkeyp
             os.unlink(drafts[0])
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    draft, descriptor = checkpoint._new_draft(str(file.parent), file.name)
+    draft, descriptor = files._new_draft(str(file.parent), file.name)
     os.close(descriptor)
     assert len(drafts) == 1
     assert os.path.exists(draft)

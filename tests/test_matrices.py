@@ -90,7 +90,7 @@ def test_a_stack_is_its_matrices_one_by_one() -> None:
 
 def test_zero_stays_zero() -> None:
     for preconditioning in ("frobenius", "schatten", "aol"):
-        assert number(mx.max(mx.abs(mo.newton_schulz(mx.zeros((2, 3)), preconditioning=preconditioning)))) == 0  # type: ignore[arg-type]
+        assert number(mx.max(mx.abs(mo.newton_schulz(mx.zeros((2, 3)), preconditioning=preconditioning)))) == 0
 
 
 # As a transformation
