@@ -9,7 +9,6 @@ from typing import Any
 import mlx.core as mx
 
 import mlxopt as mo
-from mlxopt import checkpoint
 
 STEPS = 600
 
@@ -33,7 +32,7 @@ def train(file: Path, steps: int, every: int) -> Any:
     params = {"inner": mx.random.normal((32, 2), key=inner_key), "outer": mx.random.normal((32,), key=outer_key) / 6}
     run: dict[str, Any] = {"params": params, "state": tx.init(params), "key": data_key, "step": 0}
     if file.exists():
-        run = checkpoint.load(file, like=run)
+        run = mo.checkpoint.load(file, like=run)
 
     step = mo.compile_step(loss_fn, tx)
     print(f"  starts after step {run['step']}")
@@ -43,7 +42,7 @@ def train(file: Path, steps: int, every: int) -> Any:
         run = {"params": params, "state": state, "key": key, "step": run["step"] + 1}
         mx.eval(run)
         if run["step"] % every == 0:
-            checkpoint.save(file, run, metadata={"loss": loss.item()})
+            mo.checkpoint.save(file, run, metadata={"loss": loss.item()})
         if run["step"] % (steps // 6) == 0:
             print(f"  step {run['step']:4d}  loss {loss.item():.6f}", flush=True)
     return run
@@ -70,7 +69,7 @@ def main(steps: int = STEPS, every: int = 70) -> bool:
         file = Path(folder, "killed.safetensors")
         print("\nThe same run in another process")
         kill_midway(file, steps, every)
-        found = checkpoint.contents(file)
+        found = mo.checkpoint.contents(file)
         print(f"  killed; its checkpoint holds step {found.numbers['step']} and {found.metadata}")
 
         print("\nResumed")

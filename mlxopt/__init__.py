@@ -24,12 +24,15 @@ from mlxopt.combine import freeze as freeze
 from mlxopt.combine import masked as masked
 from mlxopt.combine import named_chain as named_chain
 from mlxopt.combine import partition as partition
+from mlxopt.inspection import describe as describe
+from mlxopt.inspection import plot as plot
 from mlxopt.matrices import newton_schulz as newton_schulz
 from mlxopt.numerics import as_scalar as as_scalar
 from mlxopt.numerics import bias_correction as bias_correction
 from mlxopt.numerics import debias as debias
 from mlxopt.numerics import new_count as new_count
 from mlxopt.numerics import per_step as per_step
+from mlxopt.numerics import rms_divisor as rms_divisor
 from mlxopt.numerics import rms_normalizer as rms_normalizer
 from mlxopt.numerics import root_of_sum as root_of_sum
 from mlxopt.numerics import running_mean as running_mean
@@ -115,6 +118,7 @@ from mlxopt.transforms import AddDecayedWeightsState as AddDecayedWeightsState
 from mlxopt.transforms import AddNoiseState as AddNoiseState
 from mlxopt.transforms import ClipByGlobalNormState as ClipByGlobalNormState
 from mlxopt.transforms import EmaState as EmaState
+from mlxopt.transforms import MonitorState as MonitorState
 from mlxopt.transforms import ScaleByLearningRateState as ScaleByLearningRateState
 from mlxopt.transforms import ScaleByScheduleState as ScaleByScheduleState
 from mlxopt.transforms import TraceState as TraceState
@@ -126,6 +130,7 @@ from mlxopt.transforms import clip as clip
 from mlxopt.transforms import clip_by_block_rms as clip_by_block_rms
 from mlxopt.transforms import clip_by_global_norm as clip_by_global_norm
 from mlxopt.transforms import ema as ema
+from mlxopt.transforms import monitor as monitor
 from mlxopt.transforms import orthogonalize as orthogonalize
 from mlxopt.transforms import scale as scale
 from mlxopt.transforms import scale_by_learning_rate as scale_by_learning_rate
@@ -135,6 +140,7 @@ from mlxopt.transforms import scale_by_schedule as scale_by_schedule
 from mlxopt.transforms import scale_by_shape as scale_by_shape
 from mlxopt.transforms import scale_by_sign as scale_by_sign
 from mlxopt.transforms import trace as trace
+from mlxopt.transforms import update_ratio as update_ratio
 from mlxopt.transforms import zero_nans as zero_nans
 from mlxopt.tree import MaskedNode as MaskedNode
 from mlxopt.tree import TreeError as TreeError

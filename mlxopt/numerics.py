@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import ScalarOrSchedule
+from mlxopt.tracing import per_run
 
 LARGEST_COUNT = 2**31 - 1
 
@@ -85,7 +86,7 @@ def bias_correction(decay: float | mx.array, count: mx.array) -> mx.array:
     if isinstance(decay, mx.array):
         log_decay: float | mx.array = mx.log(decay)
     else:
-        log_decay = math.log(decay) if decay else -math.inf
+        log_decay = per_run(math.log(decay) if decay else -math.inf)
     return per_step(-mx.expm1(count.astype(mx.float32) * log_decay))
 
 
@@ -116,11 +117,11 @@ def running_mean(new: mx.array, mean: mx.array, decay: float | mx.array) -> mx.a
         >>> running_mean(mx.array(1.0), mx.array(0.0), 0.75)
         array(0.25, dtype=float32)
     """
-    return decay * tree.widen(mean) + (1 - decay) * new
+    return per_run(decay) * tree.widen(mean) + per_run(1 - decay) * new
 
 
 def unbiased_mean(
-    decay: float, count: mx.array, *, nesterov: bool = False, corrected: bool = True
+    decay: float, count: mx.array, *, nesterov: bool = False, corrected: bool = True, factor: float | mx.array = 1.0
 ) -> Callable[[mx.array, mx.array], mx.array]:
     """Prepare the estimate of a mean from its running mean, as a function of the running mean and the newest value.
 
@@ -130,6 +131,7 @@ def unbiased_mean(
         nesterov: Look one step ahead, as if the newest value came once more (Dozat, "Incorporating Nesterov Momentum
             into Adam", 2016).
         corrected: Make up for the start at zero.
+        factor: Number to multiply the estimate by.
 
     Example:
         >>> estimate = unbiased_mean(0.9, mx.array(1))
@@ -138,10 +140,12 @@ def unbiased_mean(
     """
     now = bias_correction(decay, count) if corrected else 1.0
     if not nesterov:
-        on_mean = per_step(as_scalar(1 / now))
-        return (lambda mean, new: on_mean * mean) if corrected else (lambda mean, new: mean)
+        on_mean = per_step(as_scalar(factor / now))
+        plain = not corrected and isinstance(factor, float) and factor == 1
+        return (lambda mean, new: mean) if plain else (lambda mean, new: on_mean * mean)
     later = bias_correction(decay, count + 1) if corrected else 1.0
-    on_later, on_new = per_step(as_scalar(decay / later)), per_step(as_scalar((1 - decay) / now))
+    on_later = per_step(as_scalar(factor * per_run(decay) / later))
+    on_new = per_step(as_scalar(factor * per_run(1 - decay) / now))
     return lambda mean, new: on_later * mean + on_new * new
 
 
@@ -150,28 +154,52 @@ def rms_normalizer(
 ) -> Callable[[mx.array, mx.array], mx.array]:
     """Prepare ``x / (sqrt(power / c + eps_root) + eps)``, as a function of ``x`` and the running power.
 
-    The correction ``c = 1 - decay**count`` is moved to the scalars, as Kingma & Ba suggest at the end of their section
-    2: it saves work on every element, and keeps the formula shallow enough to become one kernel with what surrounds it.
-
     Args:
         decay: Decay of the running power.
         count: Updates it has seen.
         eps: Added outside the root.
         eps_root: Added inside the root.
-        corrected: Make up for the start at zero; ``c = 1`` otherwise.
+        corrected: Make up for the start at zero: ``c = 1 - decay**count``; ``c = 1`` otherwise.
 
     Example:
         >>> normalize = rms_normalizer(0.999, mx.array(1), eps=0.0, eps_root=0.0)
         >>> normalize(mx.array(-2.0), mx.array(0.001 * 4.0))
         array(-1, dtype=float32)
     """
+    factor, divisor = rms_divisor(decay, count, eps, eps_root, corrected=corrected)
+    return lambda x, power: (factor * x if corrected else x) / divisor(power)
+
+
+def rms_divisor(
+    decay: float, count: mx.array, eps: float, eps_root: float, *, corrected: bool = True
+) -> tuple[float | mx.array, Callable[[mx.array], mx.array]]:
+    """Write ``1 / (sqrt(power / c + eps_root) + eps)`` as a scalar over a function of the running power.
+
+    The correction ``c`` is moved to the scalars, as Kingma & Ba suggest at the end of their section 2: it saves work on
+    every element, and keeps the formula shallow enough to become one kernel with what surrounds it.
+
+    Args:
+        decay: Decay of the running power.
+        count: Updates it has seen.
+        eps: Added outside the root.
+        eps_root: Added inside the root.
+        corrected: Make up for the start at zero: ``c = 1 - decay**count``; ``c = 1`` otherwise.
+
+    Returns:
+        The scalar, and the function.
+
+    Example:
+        >>> factor, divisor = rms_divisor(0.999, mx.array(1), eps=0.0, eps_root=0.0)
+        >>> factor * mx.array(-2.0) / divisor(mx.array(0.001 * 4.0))
+        array(-1, dtype=float32)
+    """
     if not corrected:
-        return lambda x, power: x / (root_of_sum(power, eps_root) + eps)
+        return 1.0, lambda power: root_of_sum(power, eps_root) + per_run(eps)
     correction = bias_correction(decay, count)
     root = per_step(mx.sqrt(correction))
-    outside = per_step(eps * root)
-    inside = 0.0 if _is_zero(eps_root) else per_step(eps_root * correction)
-    return lambda x, power: root * x / (root_of_sum(power, inside) + outside)
+    outside = per_step(per_run(eps) * root)
+    inside = 0.0 if _is_zero(eps_root) else per_step(per_run(eps_root) * correction)
+    return root, lambda power: root_of_sum(power, inside) + outside
 
 
 def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
@@ -185,7 +213,7 @@ def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
         >>> root_of_sum(mx.array(3.0), 1.0)
         array(2, dtype=float32)
     """
-    return mx.sqrt(power if _is_zero(eps) else power + eps)
+    return mx.sqrt(power if _is_zero(eps) else power + per_run(eps))
 
 
 def _is_zero(value: float | mx.array) -> bool:
@@ -270,5 +298,5 @@ def _sum_of_squares(x: mx.array, axis: int | list[int] | None, keepdims: bool) -
 
 
 def _safe_root(square: mx.array, lowest: float) -> mx.array:
-    below = square <= lowest**2
-    return mx.where(below, lowest, mx.sqrt(mx.where(below, 1.0, square)))
+    below = square <= per_run(lowest**2)
+    return mx.where(below, per_run(lowest), mx.sqrt(mx.where(below, 1.0, square)))

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
+from mlxopt.tracing import compiling
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
@@ -175,7 +176,7 @@ def _advance(
 ) -> tuple[Params, State]:
     on_cpu = mx.default_device() == mx.cpu
     streams = _streams_by_path(params) if on_cpu else {}
-    with tree.on_streams(streams):
+    with compiling(), tree.on_streams(streams):
         updates, new_state = tx.update(tree.map(tree.widen, grads), state, params, **extra)
         new_params = apply_updates(params, updates)
     if donate is True or (donate == "auto" and on_cpu):

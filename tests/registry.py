@@ -117,6 +117,8 @@ ENTRIES = [
     ),
     Entry("zero_nans", mo.zero_nans),
     Entry("centralize", mo.centralize),
+    Entry("monitor", lambda: mo.monitor({"update_ratio": mo.update_ratio})),
+    Entry("monitor leaves", lambda: mo.monitor({"norms": lambda updates: mo.tree.map(mo.tree.norm, updates)})),
     Entry("add_noise", lambda: mo.add_noise(0.01, 0.55, key=0)),
     # combinators
     Entry("chain", lambda: mo.chain(mo.clip(0.5), mo.scale_by_adam(), mo.scale(-0.1))),

@@ -84,6 +84,7 @@ FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "clip_by_block_rms": ({"threshold": 1.0}, {"threshold": "positive"}),
     "clip_by_global_norm": ({"max_norm": 1.0}, {"max_norm": "positive"}),
     "ema": ({"decay": 0.9}, {"decay": "decay"}),
+    "monitor": ({"measures": {"norm": tree.norm}}, {}),
     "orthogonalize": ({}, {"eps": "non-negative"}),
     "scale": ({"step_size": 1.0}, {"step_size": "number"}),
     "scale_by_learning_rate": (RATE, RATE),

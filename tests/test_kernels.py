@@ -1,7 +1,9 @@
 """What a compiled step costs: kernels, read from the graph of unevaluated outputs, and memory. Neither ever varies."""
 
 import gc
+import inspect
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import pytest
 from registry import ENTRIES, Entry
+from test_bad_input import FACTORIES, RATE
 
 import mlxopt as mo
 from mlxopt import tree
@@ -184,3 +187,74 @@ def test_a_step_that_does_not_donate_needs_new_memory_and_frees_the_old(name: st
     extra, left_over = memory_of_a_step(build(), donate=False)
     assert extra > moments * LEAVES * LEAF_BYTES / 2
     assert left_over < SMALL
+
+
+# Hyperparameters are inputs of kernels, not numbers in their source: other values need no other kernels
+
+
+def sources() -> set[Path]:
+    """The kernels that this process has compiled, or found compiled by another test."""
+    return set(Path(tempfile.gettempdir()).rglob("mlx/**/*.so"))
+
+
+def with_other_numbers(build: Callable[..., GradientTransformation], settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a factory, every positive float among them a little smaller."""
+    arguments = inspect.signature(build).bind(**settings)
+    arguments.apply_defaults()
+    return {
+        name: 0.97 * value if isinstance(value, float) and value > 0 else value
+        for name, value in arguments.arguments.items()
+    }
+
+
+def new_sources(one: GradientTransformation, other: GradientTransformation) -> set[Path]:
+    """What a step compiles for the second transformation after one for the first."""
+    params = {"w": mx.ones((8, 8)), "b": mx.ones((8,))}
+    before = set()
+    for tx in (one, other):
+        before = sources()
+        mx.eval(mo.compile_update(tx)(params, tx.init(params), params, value=mx.array(1.0)))
+    return sources() - before
+
+
+@ON_CPU
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_other_hyperparameters_need_no_new_kernels(factory: str) -> None:
+    build, settings = getattr(mo, factory), {**FACTORIES[factory][0]}
+    settings = {name: 0.1 if name in RATE else value for name, value in settings.items()}
+    assert new_sources(build(**settings), build(**with_other_numbers(build, settings))) == set()
+
+
+TWO_OF_A_KIND: dict[str, tuple[Callable[[int], float | mx.array], Callable[[int], float | mx.array]]] = {
+    "cosine": (mo.cosine_decay(0.1, 100), mo.cosine_decay(0.2, 300, 0.01)),
+    "power": (mo.polynomial_schedule(1.0, 0.1, 2.0, 8, 2), mo.polynomial_schedule(0.5, 0.0, 3.0, 9, 1)),
+    "rex": (mo.rex_schedule(1.0, 10), mo.rex_schedule(0.5, 20, 0.1)),
+    "exponential": (mo.exponential_decay(0.1, 0.9), mo.exponential_decay(0.2, 0.99, transition_steps=7)),
+    "steps": (mo.step_decay(0.1, 0.5, 3), mo.step_decay(0.3, 0.9, 5)),
+    "root": (mo.inverse_sqrt_schedule(0.1, 5), mo.inverse_sqrt_schedule(0.2, 9)),
+    "relative": (mo.relative_step_schedule(0.1, 1e-3), mo.relative_step_schedule(0.2, 1e-2)),
+    "joined": (
+        mo.warmup_exponential_decay_schedule(0.0, 0.1, 5, 5, 0.5),
+        mo.warmup_exponential_decay_schedule(0.1, 0.2, 7, 9, 0.7),
+    ),
+    "stable": (mo.wsd_schedule(0.1, 4, 8, 6), mo.wsd_schedule(0.3, 5, 7, 9)),
+    "combined": (
+        mo.clipped(mo.scaled(mo.repeated(mo.shifted(mo.linear_to_zero(1.0, 9), 2), 5), 0.5), 0.1),
+        mo.clipped(mo.scaled(mo.repeated(mo.shifted(mo.linear_to_zero(2.0, 7), 3), 4), 0.7), 0.2),
+    ),
+}
+
+
+@ON_CPU
+@pytest.mark.parametrize("kind", TWO_OF_A_KIND)
+def test_another_schedule_of_the_kind_needs_no_new_kernels(kind: str) -> None:
+    one, other = TWO_OF_A_KIND[kind]
+    assert new_sources(mo.sgd(one), mo.sgd(other)) == set()
+
+
+@ON_CPU
+def test_the_search_catches_a_number_in_a_kernel() -> None:
+    def halved(share: float) -> GradientTransformation:
+        return mo.stateless_with_tree_map(lambda u, p: share * mx.tanh(u))
+
+    assert len(new_sources(halved(0.5), halved(0.25))) == 1

@@ -14,6 +14,7 @@ from mlxopt import (
     debias,
     new_count,
     per_step,
+    rms_divisor,
     rms_normalizer,
     root_of_sum,
     running_mean,
@@ -169,8 +170,10 @@ def test_unbiased_mean_is_the_formula(decay: float, count: int, nesterov: bool, 
     mean, new = 0.3, -1.7
     now, later = (gathered(decay, n) if corrected else 1.0 for n in (count, count + 1))
     expected = decay * mean / later + (1 - decay) * new / now if nesterov else mean / now
-    estimate = unbiased_mean(decay, mx.array(count), nesterov=nesterov, corrected=corrected)
-    assert number(estimate(mx.array(mean), mx.array(new))) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    for factor in (1.0, 0.3, mx.array(0.7)):
+        estimate = unbiased_mean(decay, mx.array(count), nesterov=nesterov, corrected=corrected, factor=factor)
+        scaled = number(as_scalar(factor)) * expected
+        assert number(estimate(mx.array(mean), mx.array(new))) == pytest.approx(scaled, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
@@ -183,6 +186,14 @@ def test_rms_normalizer_is_the_formula(decay: float, eps: float, eps_root: float
     expected = [x / (math.sqrt(p / weight + eps_root) + eps) for x, p in zip(xs, powers, strict=True)]
     normalize = rms_normalizer(decay, mx.array(count), eps, eps_root, corrected=corrected)
     assert worst(normalize(mx.array(xs), mx.array(powers)), expected) < 1e-6
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_rms_divisor_is_the_other_way_to_write_it(corrected: bool) -> None:
+    factor, divisor = rms_divisor(0.9, mx.array(3), 0.01, 0.1, corrected=corrected)
+    normalize = rms_normalizer(0.9, mx.array(3), 0.01, 0.1, corrected=corrected)
+    power = mx.array([0.0, 1e-6, 2.0])
+    assert worst(factor / divisor(power), normalize(mx.ones((3,)), power).tolist()) < 1e-6  # type: ignore[arg-type]
 
 
 def test_root_of_sum_leaves_out_an_eps_of_zero() -> None:

@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
+from mlxopt.numerics import new_count, rms_divisor, running_mean, safe_increment, unbiased_mean
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -65,9 +65,9 @@ def scale_by_adam(
         count = safe_increment(state.count)
         mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
         nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
-        mean = unbiased_mean(b1, count, nesterov=nesterov, corrected=bias_correction)
-        normalize = rms_normalizer(b2, count, eps, eps_root, corrected=bias_correction)
-        direction = tree.map(lambda g, m, v: normalize(mean(m, g), v), updates, mu, nu)
+        factor, divisor = rms_divisor(b2, count, eps, eps_root, corrected=bias_correction)
+        mean = unbiased_mean(b1, count, nesterov=nesterov, corrected=bias_correction, factor=factor)
+        direction = tree.map(lambda g, m, v: mean(m, g) / divisor(v), updates, mu, nu)
         return direction, ScaleByAdamState(count, tree.cast(mu, mu_dtype), nu)
 
     return GradientTransformation(init_fn, update_fn)

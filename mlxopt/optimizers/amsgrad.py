@@ -17,6 +17,7 @@ from mlxopt.numerics import (
     unbiased_mean,
 )
 from mlxopt.readable import readable
+from mlxopt.tracing import per_run
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -76,7 +77,8 @@ def scale_by_amsgrad(
         mean = unbiased_mean(b1, count, corrected=bias_correction_mu)
         power = per_step(1 / bias_correction(b2, count)) if bias_correction_nu else 1.0
         nu_max = tree.map(lambda v, largest: mx.maximum(power * v, largest), nu, state.nu_max)
-        direction = tree.map(lambda g, m, v: mean(m, g) / (root_of_sum(v, eps_root) + eps), updates, mu, nu_max)
+        floor = per_run(eps)
+        direction = tree.map(lambda g, m, v: mean(m, g) / (root_of_sum(v, eps_root) + floor), updates, mu, nu_max)
         return direction, ScaleByAmsgradState(count, tree.cast(mu, mu_dtype), nu, nu_max)
 
     return GradientTransformation(init_fn, update_fn)

@@ -9,6 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import running_mean, sign
 from mlxopt.readable import readable
+from mlxopt.tracing import per_run
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -52,7 +53,7 @@ def scale_by_lion(
 
     def bounded(mean: mx.array) -> mx.array:
         if mode == "smooth":
-            return mx.tanh(smooth_beta * mean)
+            return mx.tanh(per_run(smooth_beta) * mean)
         return sign(mean) if mode == "hard" else mx.clip(mean, -1.0, 1.0)
 
     def init_fn(params: Params) -> ScaleByLionState:
@@ -62,8 +63,10 @@ def scale_by_lion(
         updates: Updates, state: ScaleByLionState, params: Params | None = None
     ) -> tuple[Updates, ScaleByLionState]:
         del params
-        direction = tree.map(lambda g, m: bounded(running_mean(g, m, b1)), updates, state.mu)
         mu = tree.map(lambda g, m: running_mean(g, m, b2), updates, state.mu)
+        # The same mean from the new memory: so one kernel computes both, and the old memory is free for the new one.
+        seen, share = (mu, b1 / b2) if b1 <= b2 else (state.mu, b1)
+        direction = tree.map(lambda g, m: bounded(running_mean(g, m, share)), updates, seen)
         return direction, ScaleByLionState(tree.cast(mu, mu_dtype))
 
     return GradientTransformation(init_fn, update_fn)

@@ -17,6 +17,7 @@ from mlxopt.numerics import (
     unbiased_mean,
 )
 from mlxopt.readable import readable
+from mlxopt.tracing import per_run
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -44,18 +45,18 @@ def degrees_of_freedom(b2: float, count: mx.array) -> mx.array:
         array([1, 1.9995, 835.967], dtype=float32)
     """
     x = -math.log(b2)
-    y = count.astype(mx.float32) * x
+    y = count.astype(mx.float32) * per_run(x)
     series = y * (0.5 - y * (1 / 12 - y * y * (1 / 720 - y * y / 30240)))
     gathered = mx.where(y < 0.5, series, 1 - y / mx.expm1(y))
-    return (1 / math.tanh(x / 2) - 2 / x) + 2 / x * gathered
+    return per_run(1 / math.tanh(x / 2) - 2 / x) + per_run(2 / x) * gathered
 
 
 def _rectification(b2: float, count: mx.array, threshold: float) -> tuple[mx.array, mx.array]:
     """Whether the power is known well enough, and the factor that makes up for its variance."""
     rho = degrees_of_freedom(b2, count)
     limit = 2 / (1 - b2) - 1
-    ratio = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
-    return per_step(rho >= threshold), per_step(mx.sqrt(mx.maximum(ratio, 0.0)))
+    ratio = (rho - 4) * (rho - 2) * per_run(limit) / (per_run((limit - 4) * (limit - 2)) * rho)
+    return per_step(rho >= per_run(threshold)), per_step(mx.sqrt(mx.maximum(ratio, 0.0)))
 
 
 @readable

@@ -10,6 +10,7 @@ from mlxopt.combine import chain
 from mlxopt.numerics import bias_correction as weight_of_mean
 from mlxopt.numerics import new_count, per_step, rms_normalizer, running_mean, safe_increment
 from mlxopt.readable import readable
+from mlxopt.tracing import per_run
 from mlxopt.transforms.momentum import trace
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -115,7 +116,7 @@ def scale_by_stddev(
 
         def standardized(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
             variance = mx.maximum(share * v - tree.abs_sq(share * m), 0.0)
-            return g / mx.sqrt(variance + eps) if eps_in_sqrt else g / (mx.sqrt(variance) + eps)
+            return g / mx.sqrt(variance + per_run(eps)) if eps_in_sqrt else g / (mx.sqrt(variance) + per_run(eps))
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)
 

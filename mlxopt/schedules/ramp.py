@@ -6,6 +6,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxopt.schedules.curve import Curve
+from mlxopt.tracing import per_run
 
 Shape = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
 """From the fractions done and left of a stretch to the shares of its start value and of its end value."""
@@ -38,8 +39,9 @@ def geometric(ratio: float) -> Shape:
 
     def shares(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
         del left
-        factor = mx.exp(math.log(ratio) * done)
-        return (factor - ratio) / (1 - ratio), (1 - factor) / (1 - ratio)
+        factor = mx.exp(per_run(math.log(ratio)) * done)
+        way = per_run(1 - ratio)
+        return (factor - per_run(ratio)) / way, (1 - factor) / way
 
     return straight if ratio == 1 else shares
 
@@ -48,7 +50,7 @@ def bent(shape: Shape, exponent: float) -> Shape:
     """Raise the share of the start value to a power."""
 
     def raised(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
-        of_start = mx.power(shape(done, left)[0], exponent)
+        of_start = mx.power(shape(done, left)[0], per_run(exponent))
         return of_start, 1 - of_start
 
     return shape if exponent == 1 else raised
@@ -61,13 +63,14 @@ def ramp(start: float, end: float, steps: int, shape: Shape = straight, begin: i
         >>> ramp(0.0, 1.0, 2, begin=1)(mx.arange(5))
         array([0, 0, 0.5, 1, 1], dtype=float32)
     """
-    start, end, steps, begin = float(start), float(end), int(steps), int(begin)
+    start, end = float(start), float(end)
 
     def rule(count: mx.array) -> mx.array:
-        done = mx.clip(count - begin, 0, steps)
-        of_start, of_end = shape(done.astype(mx.float32) / steps, (steps - done).astype(mx.float32) / steps)
-        inside = mx.clip(start * of_start + end * of_end, min(start, end), max(start, end))
+        first, last, length = per_run(start), per_run(end), per_run(int(steps))
+        done = mx.clip(count - per_run(int(begin)), 0, length)
+        of_start, of_end = shape(done.astype(mx.float32) / length, (length - done).astype(mx.float32) / length)
+        inside = mx.clip(first * of_start + last * of_end, per_run(min(start, end)), per_run(max(start, end)))
         # Integers decide where the ends are: float32 cannot tell 2**31 - 2 of 2**31 - 1 steps from all of them.
-        return mx.where(done <= 0, start, mx.where(done >= steps, end, inside))
+        return mx.where(done <= 0, first, mx.where(done >= length, last, inside))
 
     return Curve(rule)

@@ -13,6 +13,9 @@ from mlxopt.transforms.momentum import EmaState as EmaState
 from mlxopt.transforms.momentum import TraceState as TraceState
 from mlxopt.transforms.momentum import ema as ema
 from mlxopt.transforms.momentum import trace as trace
+from mlxopt.transforms.monitoring import MonitorState as MonitorState
+from mlxopt.transforms.monitoring import monitor as monitor
+from mlxopt.transforms.monitoring import update_ratio as update_ratio
 from mlxopt.transforms.noise import AddNoiseState as AddNoiseState
 from mlxopt.transforms.noise import add_noise as add_noise
 from mlxopt.transforms.orthogonalization import orthogonalize as orthogonalize

@@ -26,6 +26,7 @@ from mlxopt.numerics import (
     sign,
 )
 from mlxopt.readable import readable
+from mlxopt.tracing import per_run
 
 
 @readable
@@ -41,7 +42,7 @@ def scale(step_size: float | mx.array) -> GradientTransformation:
         {'w': array(-1, dtype=float32)}
     """
     checks.number("scale", step_size=step_size)
-    return stateless(lambda updates, params: tree.scale(step_size, updates))
+    return stateless(lambda updates, params: tree.scale(per_run(step_size), updates))
 
 
 class ScaleByScheduleState(NamedTuple):

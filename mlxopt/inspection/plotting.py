@@ -1,0 +1,159 @@
+"""Schedules to look at: in the terminal, and as a picture."""
+
+import importlib
+import math
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlxopt import checks
+from mlxopt.base import Schedule
+from mlxopt.inspection.chart import LETTERS, chart, count_axis, value_axis
+from mlxopt.schedules import Curve
+
+MOST_COUNTS = 10_000
+"""A longer run is sampled at this many counts."""
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+"""Told apart by colour-blind readers, too."""
+
+
+def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, path: str | os.PathLike[str] | None = None) -> str:
+    """Draw schedules over the counts from 0 to ``steps``: as text, and as a picture if there is a path for it.
+
+    Pictures need matplotlib: ``pip install 'mlxopt[plot]'``. No window opens, and pyplot is left alone. Runs of more
+    than 10,000 steps are sampled.
+
+    Args:
+        schedules: Any function from a count to a number, or a dict of such functions by name.
+        steps: Last count.
+        path: File to save a picture in; its ending says in which format (".png", ".svg", ".pdf").
+
+    Returns:
+        A chart of 80 columns to print.
+
+    Example:
+        >>> from mlxopt import cosine_decay
+        >>> print(plot({"rate": cosine_decay(0.1, 10)}, 20).splitlines()[2])
+        0.100 ┤⠦⠤⢤⣀⡀
+    """
+    checks.whole("plot", low=1, steps=steps)
+    named = _by_name(schedules)
+    draw = None if path is None else _painter(Path(path))
+    points = min(steps, MOST_COUNTS)
+    counts = [index * steps // points for index in range(points + 1)]
+    curves = {name: _values(name, schedule, counts) for name, schedule in named.items()}
+    if draw is not None:
+        draw(curves, counts)
+    gaps = [f"{name}: {gap}" for name, values in curves.items() if (gap := _gap(values, counts))]
+    return "\n".join([chart(curves, steps), *gaps])
+
+
+def _by_name(schedules: Any) -> dict[str, Schedule]:
+    named = schedules if isinstance(schedules, Mapping) else {_name(schedules): schedules}
+    if not 1 <= len(named) <= len(LETTERS):
+        raise ValueError(f"plot: between 1 and {len(LETTERS)} schedules fit a chart, got {len(named)}. Draw several.")
+    for schedule in named.values():
+        if isinstance(schedule, (int, float, mx.array)):
+            raise TypeError(
+                f"plot: a schedule must be a function, got {schedule!r}. Use constant_schedule({schedule})."
+            )
+        if not callable(schedule):
+            raise TypeError(f"plot: a schedule must be a function, got {schedule!r}. Pass one, or a dict of them.")
+    return {str(name): schedule for name, schedule in named.items()}
+
+
+def _name(schedule: Any) -> str:
+    return repr(schedule) if isinstance(schedule, Curve) else getattr(schedule, "__name__", type(schedule).__name__)
+
+
+def _values(name: str, schedule: Schedule, counts: list[int]) -> list[float]:
+    """The values at all counts at once, or one by one if the schedule does not take arrays."""
+    try:
+        curve = schedule(mx.array(counts))
+        if isinstance(curve, mx.array) and curve.shape == (len(counts),):
+            listed: Any = curve.astype(mx.float32).tolist()
+            return [float(value) for value in listed]
+    except Exception:  # whatever a function raises that was written for one number
+        pass
+    values = []
+    for count in counts:
+        value = schedule(count)
+        try:
+            values.append(float(value))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"plot: the schedule '{name}' must return a number, got {value!r} at count {count}. Return a float."
+            ) from None
+    return values
+
+
+def _gap(values: Sequence[float], counts: Sequence[int]) -> str:
+    """What a line cannot show: where a curve is not finite."""
+    odd = [(count, value) for count, value in zip(counts, values, strict=True) if not math.isfinite(value)]
+    if not odd:
+        return ""
+    first, value = odd[0]
+    return f"not finite at {len(odd):,} of {len(counts):,} counts, first {value} at {first:,}"
+
+
+# Pictures
+
+
+def _painter(path: Path) -> Callable[[Mapping[str, Sequence[float]], Sequence[int]], None]:
+    """A function that draws into a file; raises if it could not."""
+    try:
+        figure = importlib.import_module("matplotlib.figure").Figure(dpi=150, layout="constrained")
+    except ImportError as error:
+        raise ImportError(
+            "plot: a picture needs matplotlib, which is not installed. Run pip install 'mlxopt[plot]', "
+            "or leave the path out for a chart in text."
+        ) from error
+    formats = sorted(figure.canvas.get_supported_filetypes())
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise ValueError(
+            f"plot: path must end with a format of pictures, got {str(path)!r}. Use one of {', '.join(formats)}."
+        )
+
+    def draw(curves: Mapping[str, Sequence[float]], counts: Sequence[int]) -> None:
+        _draw(figure, curves, counts)
+        figure.savefig(path)
+
+    return draw
+
+
+def _draw(figure: Any, curves: Mapping[str, Sequence[float]], counts: Sequence[int]) -> None:
+    figure.set_size_inches(6.4 if len(curves) == 1 else 8.4, 3.6)
+    axes = figure.subplots()
+    for index, (name, values) in enumerate(curves.items()):
+        gap = _gap(values, counts)
+        axes.plot(
+            counts,
+            [value if math.isfinite(value) else math.nan for value in values],
+            color=COLORS[index % len(COLORS)],
+            linestyle=("-", "--", ":", "-.")[index // len(COLORS)],
+            linewidth=1.8,
+            marker="o" if len(counts) <= 40 else None,
+            markersize=4,
+            clip_on=False,
+            zorder=3,
+            label=textwrap.fill(f"{name} ({gap})" if gap else name, 72 if len(curves) == 1 else 32),
+        )
+    upwards, across = value_axis([value for values in curves.values() for value in values]), count_axis(counts[-1])
+    axes.set_ylim(upwards.low, upwards.high)
+    axes.set_yticks(upwards.ticks, upwards.labels)
+    axes.set_xlim(across.low, across.high)
+    axes.set_xticks(across.ticks, across.labels)
+    axes.set_xlabel("count")
+    axes.grid(axis="y", linewidth=0.6, alpha=0.4)
+    axes.tick_params(length=0, pad=7)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    if len(curves) == 1:
+        axes.set_title(axes.lines[0].get_label(), fontsize="medium", loc="left", pad=12)
+    else:
+        figure.legend(loc="outside right upper", frameon=False)

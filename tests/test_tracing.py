@@ -1,0 +1,40 @@
+"""Numbers that become inputs while a step is traced."""
+
+import mlx.core as mx
+import pytest
+
+import mlxopt as mo
+from mlxopt.tracing import compiling, per_run
+
+
+def test_numbers_are_inputs_only_inside_a_step() -> None:
+    assert per_run(0.5) == 0.5
+    with compiling():
+        inside = per_run(0.5)
+        assert isinstance(inside, mx.array)
+        assert (inside.dtype, inside.item()) == (mx.float32, 0.5)
+    assert per_run(0.5) == 0.5
+
+
+def test_counts_stay_whole() -> None:
+    with compiling():
+        count = per_run(2**31 - 1)
+    assert isinstance(count, mx.array)
+    assert (count.dtype, count.item()) == (mx.int32, 2**31 - 1)
+
+
+def test_arrays_pass() -> None:
+    array = mx.array(0.5, mx.float16)
+    with compiling():
+        assert per_run(array) is array
+
+
+def test_a_step_that_fails_leaves_no_trace() -> None:
+    def fail(updates: object, params: object) -> object:
+        raise RuntimeError("stop")
+
+    step = mo.compile_update(mo.stateless(fail))
+    params = {"w": mx.ones((2,))}
+    with pytest.raises(RuntimeError, match="stop"):
+        step(params, mo.EmptyState(), params)
+    assert per_run(0.5) == 0.5
