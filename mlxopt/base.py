@@ -93,6 +93,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         init: Function from parameters to a state that holds arrays only.
         update: Function of ``(updates, state, params)`` and keyword-only extras.
         inner: Transformations that ``update`` calls; it takes their extras, and hands them on with ``accepted``.
+        share: Function from parameters to what each of these sees of them; each sees all by default.
         stages: The same for a chain, which dissolves when it is put into another chain.
 
     Example:
@@ -109,6 +110,8 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     name: str
     stages: tuple["GradientTransformation", ...] | None
+    inner: tuple["GradientTransformation", ...] | None
+    share: Callable[[Params], list[Params]]
 
     def __new__(
         cls,
@@ -116,6 +119,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         update: Callable[..., tuple[Updates, State]],
         *,
         inner: Iterable["GradientTransformation"] | None = None,
+        share: Callable[[Params], list[Params]] | None = None,
         stages: Iterable["GradientTransformation"] | None = None,
     ) -> Self:
         for role, function in (("init", init), ("update", update)):
@@ -153,14 +157,14 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
         self._raw = (init, update)
         self._needs = _read_needs(update)
         self.stages = None if stages is None else tuple(stages)
-        self._inner = self.stages if inner is None else tuple(inner)
+        self.inner = self.stages if inner is None else tuple(inner)
+        self.share = share or (lambda params: [params] * len(self.inner or ()))
         self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
         self._spell = lambda: f"{self.name}(...)"
         return self
 
     _raw: tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]
     _needs: _Needs
-    _inner: tuple["GradientTransformation", ...] | None
     _spell: Callable[[], str]
 
     @property
@@ -176,13 +180,13 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
     @property
     def extras(self) -> frozenset[str]:
         """Extra arguments with a use in this transformation or in one inside it."""
-        return self._needs.extras.union(*(inner.extras for inner in self._inner or ()))
+        return self._needs.extras.union(*(inner.extras for inner in self.inner or ()))
 
     @property
     def _any_extras(self) -> bool:
-        if self._inner is None:
+        if self.inner is None:
             return self._needs.any_extras
-        return any(inner._any_extras for inner in self._inner)
+        return any(inner._any_extras for inner in self.inner)
 
     def accepted(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the extra arguments that this transformation has a use for."""
@@ -190,7 +194,7 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     def spelled(self, name: str, spell: Callable[[], str]) -> Self:
         """The same transformation under another name and expression."""
-        renamed = type(self)(*self._raw, inner=self._inner, stages=self.stages)
+        renamed = type(self)(*self._raw, inner=self.inner, share=self.share, stages=self.stages)
         renamed.name, renamed._spell = name, spell
         return renamed
 

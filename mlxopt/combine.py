@@ -176,9 +176,12 @@ def masked(
     require_mask("masked", mask)
     checks.choice("masked", "otherwise", otherwise, ("pass", "zero"))
 
+    def share(params: Params) -> list[Params]:
+        return [_keep(params, assign(mask, params, require_bool))]
+
     def init_fn(params: Params) -> MaskedState:
         require_match(mask, params)
-        return MaskedState(inner.init(_keep(params, assign(mask, params, require_bool))))
+        return MaskedState(inner.init(*share(params)))
 
     def update_fn(
         updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
@@ -194,7 +197,7 @@ def masked(
 
         return tree.map(filled, updates, changed, holes=True), MaskedState(inner_state)
 
-    return GradientTransformation(init_fn, update_fn, inner=[inner])
+    return GradientTransformation(init_fn, update_fn, inner=[inner], share=share)
 
 
 def require_bool(value: Any) -> bool:
@@ -243,12 +246,13 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
             raise tree.TreeError(f"the label {label!r} has no transformation; there are {list(position)}. Add it")
         return position[label]
 
+    def share(params: Params) -> list[Params]:
+        return split(assign(param_labels, params, known), params, len(transforms))
+
     def init_fn(params: Params) -> PartitionState:
         require_match(param_labels, params)
-        parts = split(assign(param_labels, params, known), params, len(transforms))
-        return PartitionState(
-            {label: tx.init(part) for (label, tx), part in zip(transforms.items(), parts, strict=True)}
-        )
+        parts = zip(transforms.items(), share(params), strict=True)
+        return PartitionState({label: tx.init(part) for (label, tx), part in parts})
 
     def update_fn(
         updates: Updates, state: PartitionState, params: Params | None = None, **extra: Any
@@ -265,7 +269,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
         gathered = tree.map(lambda index, *changed: changed[index], labels, *parts, holes=True)
         return gathered, PartitionState(new_states)
 
-    return GradientTransformation(init_fn, update_fn, inner=transforms.values())
+    return GradientTransformation(init_fn, update_fn, inner=transforms.values(), share=share)
 
 
 @readable

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -437,7 +438,7 @@ def test_that_expression_builds_it_again(expected: str) -> None:
 OPTIMIZERS = {
     name: factory
     for name, factory in vars(mlxopt.optimizers).items()
-    if callable(factory) and not isinstance(factory, type)
+    if inspect.isfunction(factory) and inspect.signature(factory).return_annotation is GradientTransformation
 }
 
 

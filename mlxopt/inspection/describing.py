@@ -1,6 +1,5 @@
 """A transformation and what it remembers of some parameters, as a table."""
 
-import inspect
 import textwrap
 from typing import Any, NamedTuple
 
@@ -119,8 +118,8 @@ def _dtypes(node: Any) -> str:
 
 def _parts(tx: GradientTransformation, state: State, params: Params) -> list[_Part]:
     """The inner transformations, if the state shows by its form which part of it belongs to each."""
-    inner = tx._inner or ()
-    shares = _shares(tx, state, params) or [("", params)] * len(inner)
+    inner = tx.inner or ()
+    shares = _shares(tx, state, params)
     try:
         forms = [_form(one.init(own)) for one, (_, own) in zip(inner, shares, strict=True)]
     except (TypeError, ValueError):  # the wrapper shows it something else than these parameters
@@ -153,23 +152,17 @@ def _places(state: State, forms: list[str]) -> list[tuple[str, State]]:
     return [some[0] for some in found] if told else []
 
 
-def _shares(tx: GradientTransformation, state: State, params: Params) -> list[tuple[str, Params]] | None:
-    """What the groups of ``masked`` and ``partition`` see of the parameters, each with a line that says so."""
-    if not isinstance(state, (MaskedState, PartitionState)):
-        return None
-    made_with = inspect.getclosurevars(tx._raw[0]).nonlocals
-    if "param_labels" in made_with and isinstance(state, PartitionState):
-        labels = tree.spread(made_with["param_labels"], params)
-        shares = [(f"{label!r}:", _chosen(labels, label, params)) for label in state.inner_states]
-    elif "mask" in made_with:
-        shares = [("on", _chosen(tree.spread(made_with["mask"], params), True, params))]
-    else:
-        return None
-    return [(f"{title} {_share(own, params)}", own) for title, own in shares]
-
-
-def _chosen(labels: Any, label: Any, params: Params) -> Params:
-    return tree.map(lambda own, param: param if own == label else tree.MaskedNode(), labels, params, holes=True)
+def _shares(tx: GradientTransformation, state: State, params: Params) -> list[tuple[str, Params]]:
+    """What each inner transformation sees of the parameters, with a line that says so where it is not all."""
+    shares = tx.share(params)
+    titles = []
+    if isinstance(state, PartitionState):
+        titles = [f"{label!r}: " for label in state.inner_states]
+    elif isinstance(state, MaskedState):
+        titles = ["on "]
+    if len(titles) != len(shares):
+        return [("", own) for own in shares]
+    return [(f"{title}{_share(own, params)}", own) for title, own in zip(titles, shares, strict=True)]
 
 
 def _share(some: Params, params: Params) -> str:

@@ -180,7 +180,7 @@ def muon(
         require_match(matrices, params)
         return parts.init(params)
 
-    return GradientTransformation(init_fn, parts.update, inner=[parts])
+    return GradientTransformation(init_fn, parts.update, inner=parts.inner, share=parts.share)
 
 
 def _labels(matrices: Choice) -> Choice:
