@@ -7,8 +7,8 @@ import mlx.core as mx
 from mlxopt.tree.dtypes import require_array
 from mlxopt.tree.structure import Tree, map_with_path, place
 
-LARGEST_STACK = 2**24
-"""Elements of a stack: enough to keep a GPU busy, and a bound on the memory that the copies take."""
+LARGEST_STACK = {mx.DeviceType.cpu: 2**16, mx.DeviceType.gpu: 2**24}
+"""Elements of a stack: enough to keep the device busy, and a bound on the memory of all that is computed from it."""
 
 
 def map_stacked(f: Callable[[mx.array], mx.array], tree: Tree) -> Tree:
@@ -28,8 +28,9 @@ def map_stacked(f: Callable[[mx.array], mx.array], tree: Tree) -> Tree:
 
     def gather(path: str, leaf: mx.array) -> None:
         by_path[path] = require_array(leaf)
-        stacks = groups.setdefault((leaf.shape, leaf.dtype, str(place(path))), [[]])
-        if stacks[-1] and (len(stacks[-1]) + 1) * leaf.size > LARGEST_STACK:
+        stream = place(path)
+        stacks = groups.setdefault((leaf.shape, leaf.dtype, str(stream)), [[]])
+        if stacks[-1] and (len(stacks[-1]) + 1) * leaf.size > LARGEST_STACK[stream.device.type]:
             stacks.append([])
         stacks[-1].append(path)
 

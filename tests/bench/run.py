@@ -3,13 +3,18 @@
 Every contender makes a step in turn, round after round, so that a slow moment of a shared machine hits all of them. The
 table shows medians, and of the ratio to mlx.optimizers (its best form: compiled, with captured state) the median of the
 rounds with their quartiles. Extra memory is the peak of one step over what is alive before it, in units of the
-parameters; donation needs the caller to drop the old arrays, as a training loop does. Peers that are not installed are
-left out.
+parameters; donation needs the caller to drop the old arrays, as a training loop does. The share of copying is that of
+the bandwidth of a plain copy which AdamW would reach if it moved its 28 bytes a parameter and no more. Peers that are
+not installed are left out.
+
+``--large`` runs AdamW on 10M, 100M and 1B parameters (for a GPU), ``--scale`` shows the cost by number of leaves,
+``--loop`` what ``mx.async_eval`` saves in a training loop.
 """
 
 import argparse
 import importlib.metadata
 import importlib.util
+import math
 import platform
 import statistics
 import time
@@ -30,13 +35,18 @@ class Workload(NamedTuple):
 
     name: str
     leaves: int
-    size: int
+    shape: tuple[int, ...]
     ours: Callable[[], GradientTransformation]
     theirs: Callable[[], optim.Optimizer]
     max_norm: float | None = None
     dtype: mx.Dtype = mx.float32
     donate: Any = "auto"
-    peers: bool = False  # AdamW, which torch and optax have in the same form
+    peers: bool = False  # AdamW in float32, which torch and optax have in the same form
+    rounds: int = 1000  # at most
+
+    @property
+    def elements(self) -> int:
+        return self.leaves * math.prod(self.shape)
 
 
 def adamw() -> GradientTransformation:
@@ -47,37 +57,62 @@ def clipped() -> GradientTransformation:
     return mo.chain(mo.clip_by_global_norm(1.0), mo.adamw(1e-3))
 
 
+def muon() -> GradientTransformation:
+    return mo.muon(1e-3, weight_decay=0.01, bias_correction=False)
+
+
+def mlx_muon() -> optim.Optimizer:
+    return optim.Muon(1e-3)
+
+
 def mlx_adamw() -> optim.Optimizer:
     return optim.AdamW(1e-3, bias_correction=True)
 
 
 WORKLOADS = [
-    Workload("AdamW 1 x 1M", 1, M, adamw, mlx_adamw, peers=True),
-    Workload("AdamW 1 x 16M", 1, 16 * M, adamw, mlx_adamw, peers=True),
-    Workload("AdamW 16 x 1M", 16, M, adamw, mlx_adamw, peers=True),
-    Workload("AdamW 16 x 1M, donate=False", 16, M, adamw, mlx_adamw, donate=False),
-    Workload("AdamW 400 x 4096", 400, 4096, adamw, mlx_adamw, peers=True),
-    Workload("clip + AdamW 16 x 1M", 16, M, clipped, mlx_adamw, max_norm=1.0),
-    Workload("clip + AdamW 400 x 4096", 400, 4096, clipped, mlx_adamw, max_norm=1.0),
-    Workload("SGD momentum 16 x 1M", 16, M, lambda: mo.sgd(1e-3, 0.9), lambda: optim.SGD(1e-3, 0.9)),
-    Workload("Lion 16 x 1M", 16, M, lambda: mo.lion(1e-3), lambda: optim.Lion(1e-3, weight_decay=1e-3)),
-    Workload("RMSprop 16 x 1M", 16, M, lambda: mo.rmsprop(1e-3, 0.99, eps_in_sqrt=False), lambda: optim.RMSprop(1e-3)),
+    Workload("AdamW 1 x 1M", 1, (M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 1 x 16M", 1, (16 * M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 16 x 1M", 16, (M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 16 x 1M, donate=False", 16, (M,), adamw, mlx_adamw, donate=False),
+    Workload("AdamW 400 x 4096", 400, (4096,), adamw, mlx_adamw, peers=True),
+    Workload("clip + AdamW 16 x 1M", 16, (M,), clipped, mlx_adamw, max_norm=1.0),
+    Workload("clip + AdamW 400 x 4096", 400, (4096,), clipped, mlx_adamw, max_norm=1.0),
+    Workload("SGD momentum 16 x 1M", 16, (M,), lambda: mo.sgd(1e-3, 0.9), lambda: optim.SGD(1e-3, 0.9)),
+    Workload("Lion 16 x 1M", 16, (M,), lambda: mo.lion(1e-3), lambda: optim.Lion(1e-3, weight_decay=1e-3)),
+    Workload(
+        "RMSprop 16 x 1M", 16, (M,), lambda: mo.rmsprop(1e-3, 0.99, eps_in_sqrt=False), lambda: optim.RMSprop(1e-3)
+    ),
     Workload(
         "Adagrad 16 x 1M",
         16,
-        M,
+        (M,),
         lambda: mo.adagrad(1e-3, 0.0, 1e-8, eps_in_sqrt=False),
         lambda: optim.Adagrad(1e-3),
     ),
-    Workload("Adamax 16 x 1M", 16, M, lambda: mo.adamax(1e-3, bias_correction=False), lambda: optim.Adamax(1e-3)),
-    Workload("AdamW bfloat16 16 x 1M", 16, M, adamw, mlx_adamw, dtype=mx.bfloat16),
+    Workload("Adamax 16 x 1M", 16, (M,), lambda: mo.adamax(1e-3, bias_correction=False), lambda: optim.Adamax(1e-3)),
+    Workload("AdamW bfloat16 16 x 1M", 16, (M,), adamw, mlx_adamw, dtype=mx.bfloat16),
+    Workload("Muon 24 x 256 x 256", 24, (256, 256), muon, mlx_muon, rounds=5),
+    Workload("Muon 24 x 128 x 512", 24, (128, 512), muon, mlx_muon, rounds=5),
+]
+
+LARGE_WORKLOADS = [
+    Workload("AdamW 10 x 1M", 10, (M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 2500 x 4096", 2500, (4096,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 6 x 16M", 6, (16 * M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 6 x 16M, donate=True", 6, (16 * M,), adamw, mlx_adamw, donate=True),
+    Workload("AdamW 60 x 16M", 60, (16 * M,), adamw, mlx_adamw, peers=True),
+    Workload("AdamW 60 x 16M, donate=True", 60, (16 * M,), adamw, mlx_adamw, donate=True),
+    Workload("AdamW bfloat16 60 x 16M", 60, (16 * M,), adamw, mlx_adamw, dtype=mx.bfloat16),
+    Workload("clip + AdamW 60 x 16M", 60, (16 * M,), clipped, mlx_adamw, max_norm=1.0),
+    Workload("Muon 24 x 1024 x 1024", 24, (1024, 1024), muon, mlx_muon),
+    Workload("Muon 24 x 1024 x 4096", 24, (1024, 4096), muon, mlx_muon),
 ]
 
 
 def arrays(workload: Workload, seed: int) -> dict[str, mx.array]:
     keys = mx.random.split(mx.random.key(seed), workload.leaves)
     made = {
-        f"layer{index:05d}": mx.random.normal((workload.size,), key=key).astype(workload.dtype)
+        f"layer{index:05d}": mx.random.normal(workload.shape, key=key).astype(workload.dtype)
         for index, key in enumerate(keys)
     }
     mx.eval(made)
@@ -138,7 +173,7 @@ class Torch:
 
         self.torch, self.cuda = torch, torch.cuda.is_available()
         device = "cuda" if self.cuda else "cpu"
-        params = [torch.randn(workload.size, device=device).requires_grad_() for _ in range(workload.leaves)]
+        params = [torch.randn(workload.shape, device=device).requires_grad_() for _ in range(workload.leaves)]
         for param in params:
             param.grad = torch.randn_like(param)
         self.optimizer = torch.optim.AdamW(params, 1e-3, fused=True)
@@ -162,7 +197,7 @@ class Optax:
 
         tx = optax.adamw(1e-3, weight_decay=0.01)
         keys = jax.random.split(jax.random.key(0), workload.leaves)
-        self.params = {f"layer{i:05d}": jax.random.normal(key, (workload.size,)) for i, key in enumerate(keys)}
+        self.params = {f"layer{i:05d}": jax.random.normal(key, workload.shape) for i, key in enumerate(keys)}
         self.grads = jax.tree.map(lambda p: p + 1.0, self.params)
         self.state, self.jax = tx.init(self.params), jax
 
@@ -201,13 +236,28 @@ def extra_memory(contender: Any, workload: Workload) -> float:
     mx.reset_peak_memory()
     contender.dispatch()
     contender.finish()
-    return (mx.get_peak_memory() - alive) / (workload.leaves * workload.size * workload.dtype.size)
+    return (mx.get_peak_memory() - alive) / (workload.elements * workload.dtype.size)
 
 
-def row(workload: Workload, peers: list[str], rounds: int) -> str:
+def copy_bandwidth() -> float:
+    """Bytes a second that are read and written by adding one to 64M numbers in place of others."""
+    add_one = mx.compile(lambda x: x + 1)
+    array = add_one(mx.zeros((64 * M,)))
+    mx.eval(array)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        array = add_one(array)
+        mx.eval(array)
+        times.append(time.perf_counter() - start)
+    return float(2 * array.nbytes / statistics.median(times))
+
+
+def row(workload: Workload, peers: list[str], rounds: int, bandwidth: float) -> str:
     ours, theirs = Ours(workload), Theirs(workload)
     others = [PEERS[name](workload) for name in peers if workload.peers]
-    times = rounds_of([ours, theirs, *others], rounds)
+    times = rounds_of([ours, theirs, *others], min(rounds, workload.rounds))
+    share = 28e3 * workload.elements / statistics.median(times[ours.name]) / bandwidth
     ratios = [a / b for a, b in zip(times[ours.name], times[theirs.name], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     medians = {name: f"{statistics.median(found):.2f}" for name, found in times.items()}
@@ -218,6 +268,7 @@ def row(workload: Workload, peers: list[str], rounds: int) -> str:
         f"{middle:.2f} ({low:.2f}-{high:.2f})",
         f"{extra_memory(ours, workload):.2f}",
         f"{extra_memory(theirs, workload):.2f}",
+        f"{share:.0%}" if workload.peers else "",
         *(medians.get(PEERS[name].name, "") for name in peers),
     ]
     return f"| {' | '.join(cells)} |"
@@ -228,7 +279,7 @@ def scale_rows(rounds: int) -> Iterator[str]:
     yield "| leaves | trace ms | dispatch ms | step ms | mlx.optimizers trace | dispatch | step |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for leaves in (10, 100, 1000, 10_000):
-        workload = Workload("", leaves, 16, adamw, mlx_adamw)
+        workload = Workload("", leaves, (16,), adamw, mlx_adamw)
         cells = [f"{leaves}"]
         for contender in (Ours(workload), Theirs(workload)):
             dispatched: list[float] = []
@@ -246,32 +297,68 @@ def scale_rows(rounds: int) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def loop_rows(rounds: int) -> Iterator[str]:
+    """A small training loop: waiting for every step, and asking for the next one while this one runs."""
+    yield "| network | mx.eval ms | mx.async_eval ms | ratio (quartiles) |"
+    yield "| --- | --- | --- | --- |"
+    for depth, width in ((4, 64), (4, 512), (64, 64)):
+        keys = mx.random.split(mx.random.key(0), depth)
+        start = [mx.random.normal((width, width), key=key) / width**0.5 for key in keys]
+        batch = mx.random.normal((64, width))
+
+        def loss(params: list[mx.array], x: mx.array) -> mx.array:
+            for weight in params:
+                x = mx.tanh(x @ weight.T)
+            return mx.mean(mx.square(x))
+
+        tx = mo.adamw(1e-3)
+        step = mo.compile_step(loss, tx)
+        times: dict[str, list[float]] = {"eval": [], "async_eval": []}
+        for _ in range(rounds):
+            for name, found in times.items():
+                params, state = start, tx.init(start)
+                begin = time.perf_counter()
+                for _ in range(20):
+                    params, state, _ = step(params, state, batch)
+                    getattr(mx, name)(params, state)
+                mx.eval(params, state)
+                found.append(50 * (time.perf_counter() - begin))
+        ratios = [a / b for a, b in zip(times["async_eval"], times["eval"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        cells = [f"{depth} x {width} x {width}", *(f"{statistics.median(found):.2f}" for found in times.values())]
+        yield f"| {' | '.join(cells)} | {middle:.2f} ({low:.2f}-{high:.2f}) |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of the name of the workloads to run")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=sorted(PEERS))
     parser.add_argument("--device", choices=["cpu", "gpu"], help="MLX device; its default otherwise")
+    parser.add_argument("--large", action="store_true", help="AdamW on 10M, 100M and 1B parameters instead")
     parser.add_argument("--scale", action="store_true", help="cost by number of leaves instead")
+    parser.add_argument("--loop", action="store_true", help="a training loop with and without mx.async_eval instead")
     options = parser.parse_args()
     if options.device:
         mx.set_default_device(mx.Device(mx.cpu if options.device == "cpu" else mx.gpu))
 
     print(f"mlx {importlib.metadata.version('mlx')} on {mx.default_device()}, {platform.machine()}")
-    if options.scale:
-        for line in scale_rows(options.rounds):
+    if options.scale or options.loop:
+        for line in scale_rows(options.rounds) if options.scale else loop_rows(options.rounds):
             print(line, flush=True)
         return
     modules = {"torch": "torch", "optax": "optax"}
     peers = [name for name in options.peers if importlib.util.find_spec(modules[name])]
     for name in set(options.peers) - set(peers):
         print(f"{name} is not installed, and left out")
-    titles = ["workload", "mlxopt ms", "mlx.optimizers ms", "ratio (quartiles)", "extra memory", "theirs"]
+    bandwidth = copy_bandwidth()
+    print(f"a copy moves {bandwidth / 1e9:.1f} GB/s")
+    titles = ["workload", "mlxopt ms", "mlx.optimizers ms", "ratio (quartiles)", "extra memory", "theirs", "of copying"]
     titles += [f"{PEERS[name].name} ms" for name in peers]
     print(f"\n| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
-    for workload in WORKLOADS:
+    for workload in LARGE_WORKLOADS if options.large else WORKLOADS:
         if options.only in workload.name:
-            print(row(workload, peers, options.rounds), flush=True)
+            print(row(workload, peers, options.rounds, bandwidth), flush=True)
 
 
 if __name__ == "__main__":
