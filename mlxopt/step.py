@@ -15,7 +15,7 @@ from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
 
-LARGE = 2**16
+LARGE = 2**15
 """Elements from which a leaf is worth a stream of its own, and memory worth handing on."""
 
 
