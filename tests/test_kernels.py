@@ -63,7 +63,7 @@ MORE_THAN_ONE = {
     "amsgrad": Count(1, 2, DEEP),
     "adabelief": Count(2, 4, DEEP),
     "radam": Count(1, 2, DEEP),
-    "lion": Count(2, 3, APART),
+    "lion": Count(1, 4, DEEP),
     "rmsprop centered": Count(3, 4, DEEP),
     "adadelta": Count(3, 4, APART),
     "adafactor": Count(16, 18, MEANS),
