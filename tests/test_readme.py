@@ -10,6 +10,7 @@ from types import ModuleType
 from test_architecture import public_names
 
 import mlxopt as mo
+from mlxopt import interop
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,11 +46,12 @@ def only_in(module: ModuleType) -> list[str]:
 
 
 def test_every_public_name_has_a_row_of_its_own() -> None:
-    public, of_trees, of_files = re.split(r"`mlxopt\.(?:tree|checkpoint)` ", EVERYTHING)
+    public, of_trees, of_interop, of_files = re.split(r"`mlxopt\.(?:tree|interop|checkpoint)` ", EVERYTHING)
     listed = [name for names, _ in rows(public) for name in names]
     states = [state for _, meaning in rows(public) for state in re.findall(r"\(state `(\w+)`\)", meaning)]
     assert all(len(names) == 1 for names, _ in rows(public))
     assert sorted(listed + states + ["checkpoint", "tree", "schedules"]) == sorted(public_names())
+    assert {name for names, _ in rows(of_interop) for name in names} == set(only_in(interop)) | {"optimizers"}
     for module, text in ((mo.tree, of_trees), (mo.checkpoint, of_files)):
         assert sorted(name for names, _ in rows(text) for name in names) == sorted(only_in(module))
 
@@ -59,6 +61,11 @@ def test_only_rows_are_rows() -> None:
         (["lion"], "what `trace` does"),
         (["a", "b"], "two"),
     ]
+
+
+def test_every_example_is_listed() -> None:
+    listed = re.findall(r"^\| `examples/(\w+\.py)` \|", README, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
 def test_two_commands_set_up_and_run() -> None:
