@@ -6,7 +6,7 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 Coefficients = tuple[float, float, float]
 """``a, b, c`` of one step ``x <- a x + (b g + c g g) x`` with ``g = x x'``."""
@@ -104,7 +104,7 @@ def _transposed(x: mx.array) -> mx.array:
 def _bounded(x: mx.array, eps: float, preconditioning: Preconditioning) -> mx.array:
     """Scale matrices so that no singular value is above 1."""
     wide = tree.widen(x)
-    wide = wide / (mx.sqrt(mx.sum(mx.square(wide), axis=(-2, -1), keepdims=True)) + per_run(eps))
+    wide = wide / (mx.sqrt(mx.sum(mx.square(wide), axis=(-2, -1), keepdims=True)) + as_input(eps))
     if preconditioning == "frobenius":
         return wide.astype(x.dtype)
     gram = wide @ _transposed(wide)

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import ScalarOrSchedule
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 LARGEST_COUNT = 2**31 - 1
 
@@ -86,7 +86,7 @@ def bias_correction(decay: float | mx.array, count: mx.array) -> mx.array:
     if isinstance(decay, mx.array):
         log_decay: float | mx.array = mx.log(decay)
     else:
-        log_decay = per_run(math.log(decay) if decay else -math.inf)
+        log_decay = as_input(math.log(decay) if decay else -math.inf)
     return per_step(-mx.expm1(count.astype(mx.float32) * log_decay))
 
 
@@ -117,7 +117,7 @@ def running_mean(new: mx.array, mean: mx.array, decay: float | mx.array) -> mx.a
         >>> running_mean(mx.array(1.0), mx.array(0.0), 0.75)
         array(0.25, dtype=float32)
     """
-    return per_run(decay) * tree.widen(mean) + per_run(1 - decay) * new
+    return as_input(decay) * tree.widen(mean) + as_input(1 - decay) * new
 
 
 def unbiased_mean(
@@ -142,11 +142,11 @@ def unbiased_mean(
     if not nesterov:
         on_mean = per_step(as_scalar(factor / now))
         plain = not corrected and isinstance(factor, float) and factor == 1
-        return (lambda mean, new: mean) if plain else (lambda mean, new: on_mean * mean)
+        return (lambda mean, new: mean) if plain else (lambda mean, new: as_input(on_mean) * mean)
     later = bias_correction(decay, count + 1) if corrected else 1.0
-    on_later = per_step(as_scalar(factor * per_run(decay) / later))
-    on_new = per_step(as_scalar(factor * per_run(1 - decay) / now))
-    return lambda mean, new: on_later * mean + on_new * new
+    on_later = per_step(as_scalar(factor * as_input(decay) / later))
+    on_new = per_step(as_scalar(factor * as_input(1 - decay) / now))
+    return lambda mean, new: as_input(on_later) * mean + as_input(on_new) * new
 
 
 def rms_normalizer(
@@ -167,7 +167,7 @@ def rms_normalizer(
         array(-1, dtype=float32)
     """
     factor, divisor = rms_divisor(decay, count, eps, eps_root, corrected=corrected)
-    return lambda x, power: (factor * x if corrected else x) / divisor(power)
+    return lambda x, power: (as_input(factor) * x if corrected else x) / divisor(power)
 
 
 def rms_divisor(
@@ -194,12 +194,12 @@ def rms_divisor(
         array(-1, dtype=float32)
     """
     if not corrected:
-        return 1.0, lambda power: root_of_sum(power, eps_root) + per_run(eps)
+        return 1.0, lambda power: root_of_sum(power, eps_root) + as_input(eps)
     correction = bias_correction(decay, count)
     root = per_step(mx.sqrt(correction))
-    outside = per_step(per_run(eps) * root)
-    inside = 0.0 if _is_zero(eps_root) else per_step(per_run(eps_root) * correction)
-    return root, lambda power: root_of_sum(power, inside) + outside
+    outside = per_step(as_input(eps) * root)
+    inside = 0.0 if _is_zero(eps_root) else per_step(as_input(eps_root) * correction)
+    return root, lambda power: root_of_sum(power, inside) + as_input(outside)
 
 
 def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
@@ -213,7 +213,7 @@ def root_of_sum(power: mx.array, eps: float | mx.array) -> mx.array:
         >>> root_of_sum(mx.array(3.0), 1.0)
         array(2, dtype=float32)
     """
-    return mx.sqrt(power if _is_zero(eps) else power + per_run(eps))
+    return mx.sqrt(power if _is_zero(eps) else power + as_input(eps))
 
 
 def _is_zero(value: float | mx.array) -> bool:
@@ -250,7 +250,7 @@ def sign(x: mx.array) -> mx.array:
         array([-1, 0, 1, nan], dtype=float32)
     """
     # The quotient is 0 for every number, and unlike a select it does not keep the CPU kernel from being vectorized.
-    return mx.sign(x) + 0.0 / (1.0 + mx.abs(x))
+    return mx.sign(x) + as_input(0.0) / (as_input(1.0) + mx.abs(x))
 
 
 def safe_norm(
@@ -298,5 +298,5 @@ def _sum_of_squares(x: mx.array, axis: int | list[int] | None, keepdims: bool) -
 
 
 def _safe_root(square: mx.array, lowest: float) -> mx.array:
-    below = square <= per_run(lowest**2)
-    return mx.where(below, per_run(lowest), mx.sqrt(mx.where(below, 1.0, square)))
+    below = square <= as_input(lowest**2)
+    return mx.where(below, as_input(lowest), mx.sqrt(mx.where(below, 1.0, square)))

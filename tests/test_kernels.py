@@ -15,7 +15,7 @@ from registry import ENTRIES, Entry
 from test_bad_input import FACTORIES, RATE
 
 import mlxopt as mo
-from mlxopt import tree
+from mlxopt import step, tree
 from mlxopt.base import GradientTransformation
 from mlxopt.step import LARGE
 
@@ -258,3 +258,35 @@ def test_the_search_catches_a_number_in_a_kernel() -> None:
         return mo.stateless_with_tree_map(lambda u, p: share * mx.tanh(u))
 
     assert len(new_sources(halved(0.5), halved(0.25))) == 1
+
+
+# Several streams of the CPU: what is computed on one of them is fused as what is computed on another
+
+ELEMENTWISE = [entry for entry in RECIPES if entry.name.split()[0] not in ("adafactor", "muon")]
+
+
+def graph_on_streams(
+    folder: Path, tx: GradientTransformation, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> Counter[str]:
+    """Kernels of a step on four leaves, each of which is large enough for a stream of its own."""
+    available = [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(streams - 1))]
+    monkeypatch.setattr(step, "LARGE", 8)
+    monkeypatch.setattr(step, "_cpu_streams", lambda: available)
+    found = graph(folder, tx, mx.float32, 4)
+    return Counter({name: count for name, count in found.items() if name != "Contiguous"})
+
+
+@ON_CPU
+@pytest.mark.parametrize("entry", ELEMENTWISE, ids=lambda entry: entry.name)
+def test_kernels_are_the_same_on_every_stream(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, several = (graph_on_streams(tmp_path, entry.build(), streams, monkeypatch) for streams in (1, 3))
+    assert one == several
+
+
+@ON_CPU
+def test_the_comparison_catches_a_number_that_two_streams_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tx = mo.chain(mo.stateless_with_tree_map(lambda u, p: mx.maximum(u, 0.5)), mo.sgd(0.1))
+    one, several = (graph_on_streams(tmp_path, tx, streams, monkeypatch) for streams in (1, 3))
+    assert one != several

@@ -4,21 +4,21 @@ import mlx.core as mx
 import pytest
 
 import mlxopt as mo
-from mlxopt.tracing import compiling, per_run
+from mlxopt.tracing import as_input, compiling
 
 
 def test_numbers_are_inputs_only_inside_a_step() -> None:
-    assert per_run(0.5) == 0.5
+    assert as_input(0.5) == 0.5
     with compiling():
-        inside = per_run(0.5)
+        inside = as_input(0.5)
         assert isinstance(inside, mx.array)
         assert (inside.dtype, inside.item()) == (mx.float32, 0.5)
-    assert per_run(0.5) == 0.5
+    assert as_input(0.5) == 0.5
 
 
 def test_counts_stay_whole() -> None:
     with compiling():
-        count = per_run(2**31 - 1)
+        count = as_input(2**31 - 1)
     assert isinstance(count, mx.array)
     assert (count.dtype, count.item()) == (mx.int32, 2**31 - 1)
 
@@ -26,7 +26,7 @@ def test_counts_stay_whole() -> None:
 def test_arrays_pass() -> None:
     array = mx.array(0.5, mx.float16)
     with compiling():
-        assert per_run(array) is array
+        assert as_input(array) is array
 
 
 def test_a_step_that_fails_leaves_no_trace() -> None:
@@ -37,4 +37,4 @@ def test_a_step_that_fails_leaves_no_trace() -> None:
     params = {"w": mx.ones((2,))}
     with pytest.raises(RuntimeError, match="stop"):
         step(params, mo.EmptyState(), params)
-    assert per_run(0.5) == 0.5
+    assert as_input(0.5) == 0.5

@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -56,8 +56,11 @@ def scale_by_belief(
         del params
         count = safe_increment(state.count)
         mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        floor = per_run(eps_root)
-        nu = tree.map(lambda g, m, v: running_mean(tree.abs_sq(g - m), v, b2) + floor, updates, mu, state.nu)
+
+        def spread(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
+            return running_mean(tree.abs_sq(g - m), v, b2) + as_input(eps_root)
+
+        nu = tree.map(spread, updates, mu, state.nu)
         mean = unbiased_mean(b1, count, nesterov=nesterov)
         normalize = rms_normalizer(b2, count, eps, 0.0)
         direction = tree.map(lambda g, m, v: normalize(mean(m, g), v), updates, mu, nu)

@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import running_mean
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -48,8 +48,11 @@ def scale_by_adadelta(rho: float = 0.9, eps: float = 1e-6) -> GradientTransforma
     ) -> tuple[Updates, ScaleByAdaDeltaState]:
         del params
         e_g = tree.map(lambda g, e: running_mean(tree.abs_sq(g), e, rho), updates, state.e_g)
-        floor = per_run(eps)
-        step = tree.map(lambda g, v, x: mx.sqrt((x + floor) / (v + floor)) * g, updates, e_g, state.e_x)
+
+        def normalized(g: mx.array, v: mx.array, x: mx.array) -> mx.array:
+            return mx.sqrt((x + as_input(eps)) / (v + as_input(eps))) * g
+
+        step = tree.map(normalized, updates, e_g, state.e_x)
         e_x = tree.map(lambda x, e: running_mean(tree.abs_sq(x), e, rho), step, state.e_x)
         return step, ScaleByAdaDeltaState(e_g, e_x)
 

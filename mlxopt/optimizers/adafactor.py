@@ -10,7 +10,7 @@ from mlxopt.combine import chain
 from mlxopt.numerics import new_count, per_step, running_mean, safe_increment
 from mlxopt.readable import readable
 from mlxopt.schedules.warmup import relative_step_schedule
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.clipping import clip_by_block_rms
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.momentum import ema
@@ -90,8 +90,8 @@ def scale_by_factored_rms(
         del params
         count = safe_increment(state.count)
         age = mx.maximum(count - step_offset, 1).astype(mx.float32)
-        decay = per_step(1 - mx.power(age, per_run(-decay_rate)))
-        power = tree.map(lambda g: tree.abs_sq(g) + per_run(epsilon), updates)
+        decay = per_step(1 - mx.power(age, as_input(-decay_rate)))
+        power = tree.map(lambda g: tree.abs_sq(g) + as_input(epsilon), updates)
 
         def moved(new: mx.array, mean: mx.array) -> mx.array:
             return running_mean(new, mean, decay)

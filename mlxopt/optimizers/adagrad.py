@@ -8,7 +8,7 @@ from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -49,8 +49,8 @@ def scale_by_rss(
         total = tree.map(lambda g, s: s + tree.abs_sq(g), updates, state.sum_of_squares)
 
         def normalized(g: mx.array, s: mx.array) -> mx.array:
-            root = mx.sqrt(s + per_run(eps)) if eps_in_sqrt else mx.sqrt(s) + per_run(eps)
-            return mx.where(s == 0, 0.0, g / root)
+            root = mx.sqrt(s + as_input(eps)) if eps_in_sqrt else mx.sqrt(s) + as_input(eps)
+            return mx.where(s == as_input(0.0), as_input(0.0), g / root)
 
         return tree.map(normalized, updates, total), ScaleByRssState(total)
 

@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import new_count, running_mean, safe_increment, unbiased_mean
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -54,7 +54,7 @@ def scale_by_adamax(
         del params
         count = safe_increment(state.count)
         mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        nu = tree.map(lambda g, v: mx.maximum(mx.abs(g) + per_run(eps), per_run(b2) * v), updates, state.nu)
+        nu = tree.map(lambda g, v: mx.maximum(mx.abs(g) + as_input(eps), as_input(b2) * v), updates, state.nu)
         mean = unbiased_mean(b1, count, corrected=bias_correction)
         direction = tree.map(lambda g, m, v: mean(m, g) / v, updates, mu, nu)
         return direction, ScaleByAdamaxState(count, mu, nu)

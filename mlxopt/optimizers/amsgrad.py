@@ -17,7 +17,7 @@ from mlxopt.numerics import (
     unbiased_mean,
 )
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -76,10 +76,12 @@ def scale_by_amsgrad(
         nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
         mean = unbiased_mean(b1, count, corrected=bias_correction_mu)
         power = per_step(1 / bias_correction(b2, count)) if bias_correction_nu else 1.0
-        nu_max = tree.map(lambda v, largest: mx.maximum(power * v, largest), nu, state.nu_max)
-        floor = per_run(eps)
-        direction = tree.map(lambda g, m, v: mean(m, g) / (root_of_sum(v, eps_root) + floor), updates, mu, nu_max)
-        return direction, ScaleByAmsgradState(count, tree.cast(mu, mu_dtype), nu, nu_max)
+        nu_max = tree.map(lambda v, largest: mx.maximum(as_input(power) * v, largest), nu, state.nu_max)
+
+        def direction(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
+            return mean(m, g) / (root_of_sum(v, eps_root) + as_input(eps))
+
+        return tree.map(direction, updates, mu, nu_max), ScaleByAmsgradState(count, tree.cast(mu, mu_dtype), nu, nu_max)
 
     return GradientTransformation(init_fn, update_fn)
 

@@ -9,7 +9,7 @@ from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule
 from mlxopt.combine import chain
 from mlxopt.numerics import running_mean, sign
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -53,7 +53,7 @@ def scale_by_lion(
 
     def bounded(mean: mx.array) -> mx.array:
         if mode == "smooth":
-            return mx.tanh(per_run(smooth_beta) * mean)
+            return mx.tanh(as_input(smooth_beta) * mean)
         return sign(mean) if mode == "hard" else mx.clip(mean, -1.0, 1.0)
 
     def init_fn(params: Params) -> ScaleByLionState:

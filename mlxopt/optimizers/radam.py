@@ -17,7 +17,7 @@ from mlxopt.numerics import (
     unbiased_mean,
 )
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -45,18 +45,18 @@ def degrees_of_freedom(b2: float, count: mx.array) -> mx.array:
         array([1, 1.9995, 835.967], dtype=float32)
     """
     x = -math.log(b2)
-    y = count.astype(mx.float32) * per_run(x)
+    y = count.astype(mx.float32) * as_input(x)
     series = y * (0.5 - y * (1 / 12 - y * y * (1 / 720 - y * y / 30240)))
     gathered = mx.where(y < 0.5, series, 1 - y / mx.expm1(y))
-    return per_run(1 / math.tanh(x / 2) - 2 / x) + per_run(2 / x) * gathered
+    return as_input(1 / math.tanh(x / 2) - 2 / x) + as_input(2 / x) * gathered
 
 
 def _rectification(b2: float, count: mx.array, threshold: float) -> tuple[mx.array, mx.array]:
     """Whether the power is known well enough, and the factor that makes up for its variance."""
     rho = degrees_of_freedom(b2, count)
     limit = 2 / (1 - b2) - 1
-    ratio = (rho - 4) * (rho - 2) * per_run(limit) / (per_run((limit - 4) * (limit - 2)) * rho)
-    return per_step(rho >= per_run(threshold)), per_step(mx.sqrt(mx.maximum(ratio, 0.0)))
+    ratio = (rho - 4) * (rho - 2) * as_input(limit) / (as_input((limit - 4) * (limit - 2)) * rho)
+    return per_step(rho >= as_input(threshold)), per_step(mx.sqrt(mx.maximum(ratio, 0.0)))
 
 
 @readable
@@ -107,7 +107,7 @@ def scale_by_radam(
         reliable, factor = _rectification(b2, count, threshold)
 
         def direction(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            return mx.where(reliable, factor * normalize(mean(m, g), v), mean(m, g))
+            return mx.where(as_input(reliable), as_input(factor) * normalize(mean(m, g), v), mean(m, g))
 
         return tree.map(direction, updates, mu, nu), ScaleByRadamState(count, mu, nu)
 

@@ -10,7 +10,7 @@ from mlxopt.combine import chain
 from mlxopt.numerics import bias_correction as weight_of_mean
 from mlxopt.numerics import new_count, per_step, rms_normalizer, running_mean, safe_increment
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 from mlxopt.transforms.momentum import trace
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -115,8 +115,9 @@ def scale_by_stddev(
         share = per_step(1 / weight_of_mean(decay, count)) if bias_correction else 1.0
 
         def standardized(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            variance = mx.maximum(share * v - tree.abs_sq(share * m), 0.0)
-            return g / mx.sqrt(variance + per_run(eps)) if eps_in_sqrt else g / (mx.sqrt(variance) + per_run(eps))
+            known = as_input(share)
+            variance = mx.maximum(known * v - tree.abs_sq(known * m), as_input(0.0))
+            return g / mx.sqrt(variance + as_input(eps)) if eps_in_sqrt else g / (mx.sqrt(variance) + as_input(eps))
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)
 

@@ -11,7 +11,7 @@ from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, as_curve, saturated, values
 from mlxopt.schedules.joining import join_schedules
 from mlxopt.schedules.ramp import ramp
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 
 @readable
@@ -60,7 +60,7 @@ def scaled(schedule: Schedule, factor: ScalarOrSchedule) -> Curve:
         other = as_curve("scaled", factor)
         return Curve(lambda count: saturated(base(count) * other(count)))
     values("scaled", factor=factor)
-    return Curve(lambda count: saturated(base(count) * per_run(float(factor))))
+    return Curve(lambda count: saturated(base(count) * as_input(float(factor))))
 
 
 @readable
@@ -81,7 +81,7 @@ def shifted(schedule: Schedule, offset: int) -> Curve:
     base = as_curve("shifted", schedule)
     checks.whole("shifted", low=-LARGEST_COUNT, offset=offset)
     last = LARGEST_COUNT - max(int(offset), 0)
-    return Curve(lambda count: base(mx.minimum(count, per_run(last)) + per_run(int(offset))))
+    return Curve(lambda count: base(mx.minimum(count, as_input(last)) + as_input(int(offset))))
 
 
 @readable
@@ -100,7 +100,7 @@ def repeated(schedule: Schedule, period: int) -> Curve:
     """
     base = as_curve("repeated", schedule)
     checks.whole("repeated", low=1, period=period)
-    return Curve(lambda count: base(count % per_run(int(period))))
+    return Curve(lambda count: base(count % as_input(int(period))))
 
 
 @readable
@@ -127,7 +127,7 @@ def clipped(schedule: Schedule, low: float | None = None, high: float | None = N
         raise ValueError(f"clipped: low must not be above high, got {low} and {high}. Swap them.")
 
     def rule(count: mx.array) -> mx.array:
-        lowest, highest = (bound if bound is None else per_run(float(bound)) for bound in (low, high))
+        lowest, highest = (bound if bound is None else as_input(float(bound)) for bound in (low, high))
         return mx.clip(base(count), lowest, highest)
 
     return Curve(rule)

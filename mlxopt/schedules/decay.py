@@ -8,7 +8,7 @@ from mlxopt import checks
 from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, saturated, values
 from mlxopt.schedules.ramp import bent, cosine, ramp, reflected, straight
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 
 @readable
@@ -23,7 +23,7 @@ def constant_schedule(value: float) -> Curve:
         array([0.5, 0.5, 0.5], dtype=float32)
     """
     values("constant_schedule", value=value)
-    return Curve(lambda count: per_run(float(value)))
+    return Curve(lambda count: as_input(float(value)))
 
 
 @readable
@@ -208,15 +208,15 @@ def exponential_decay(
     slope = log_rate if staircase else log_rate / transition_steps
 
     def rule(count: mx.array) -> mx.array:
-        since = mx.maximum(count - per_run(int(transition_begin)), 0)
-        times = since // per_run(int(transition_steps)) if staircase else since
+        since = mx.maximum(count - as_input(int(transition_begin)), 0)
+        times = since // as_input(int(transition_steps)) if staircase else since
         # Two halves, because the whole factor may overflow or underflow where the value does not.
-        half = mx.exp(mx.minimum(per_run(slope / 2) * times.astype(mx.float32), 88.0))
-        value = saturated(per_run(start) * half * half)
+        half = mx.exp(mx.minimum(as_input(slope / 2) * times.astype(mx.float32), 88.0))
+        value = saturated(as_input(start) * half * half)
         return (
             value
             if end_value is None
-            else mx.clip(value, per_run(min(start, end_value)), per_run(max(start, end_value)))
+            else mx.clip(value, as_input(min(start, end_value)), as_input(max(start, end_value)))
         )
 
     return Curve(rule)

@@ -12,7 +12,7 @@ from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, as_curve, values
 from mlxopt.schedules.decay import constant_schedule
 from mlxopt.schedules.ramp import Shape, cosine, ramp, straight
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 
 @readable
@@ -41,7 +41,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     def rule(count: mx.array) -> mx.array:
         value = first(count)
         for start, schedule in zip(starts, rest, strict=True):
-            begin = per_run(start)
+            begin = as_input(start)
             value = mx.where(count >= begin, schedule(count - begin), value)
         return value
 

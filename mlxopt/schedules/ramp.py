@@ -6,7 +6,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxopt.schedules.curve import Curve
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 Shape = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
 """From the fractions done and left of a stretch to the shares of its start value and of its end value."""
@@ -39,9 +39,9 @@ def geometric(ratio: float) -> Shape:
 
     def shares(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
         del left
-        factor = mx.exp(per_run(math.log(ratio)) * done)
-        way = per_run(1 - ratio)
-        return (factor - per_run(ratio)) / way, (1 - factor) / way
+        factor = mx.exp(as_input(math.log(ratio)) * done)
+        way = as_input(1 - ratio)
+        return (factor - as_input(ratio)) / way, (1 - factor) / way
 
     return straight if ratio == 1 else shares
 
@@ -50,7 +50,7 @@ def bent(shape: Shape, exponent: float) -> Shape:
     """Raise the share of the start value to a power."""
 
     def raised(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
-        of_start = mx.power(shape(done, left)[0], per_run(exponent))
+        of_start = mx.power(shape(done, left)[0], as_input(exponent))
         return of_start, 1 - of_start
 
     return shape if exponent == 1 else raised
@@ -66,10 +66,10 @@ def ramp(start: float, end: float, steps: int, shape: Shape = straight, begin: i
     start, end = float(start), float(end)
 
     def rule(count: mx.array) -> mx.array:
-        first, last, length = per_run(start), per_run(end), per_run(int(steps))
-        done = mx.clip(count - per_run(int(begin)), 0, length)
+        first, last, length = as_input(start), as_input(end), as_input(int(steps))
+        done = mx.clip(count - as_input(int(begin)), 0, length)
         of_start, of_end = shape(done.astype(mx.float32) / length, (length - done).astype(mx.float32) / length)
-        inside = mx.clip(first * of_start + last * of_end, per_run(min(start, end)), per_run(max(start, end)))
+        inside = mx.clip(first * of_start + last * of_end, as_input(min(start, end)), as_input(max(start, end)))
         # Integers decide where the ends are: float32 cannot tell 2**31 - 2 of 2**31 - 1 steps from all of them.
         return mx.where(done <= 0, first, mx.where(done >= length, last, inside))
 

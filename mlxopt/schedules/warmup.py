@@ -8,7 +8,7 @@ from mlxopt.schedules.combinators import with_warmup
 from mlxopt.schedules.curve import Curve, values
 from mlxopt.schedules.decay import constant_schedule, cosine_decay, exponential_decay
 from mlxopt.schedules.ramp import cosine, geometric, ramp, root, straight
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 _WAYS_DOWN = {"linear": straight, "1-sqrt": root, "cosine": cosine}
 
@@ -140,8 +140,8 @@ def inverse_sqrt_schedule(
     checks.whole("inverse_sqrt_schedule", low=1, timescale=scale)
 
     def decay(count: mx.array) -> mx.array:
-        length = per_run(int(scale))
-        return per_run(float(peak_value)) * mx.sqrt(length / (count.astype(mx.float32) + length))
+        length = as_input(int(scale))
+        return as_input(float(peak_value)) * mx.sqrt(length / (count.astype(mx.float32) + length))
 
     return with_warmup(decay, warmup_steps, init_value)
 
@@ -219,7 +219,7 @@ def relative_step_schedule(largest: float = 1e-2, warmup_rate: float | None = No
 
     def rule(count: mx.array) -> mx.array:
         updates = count.astype(mx.float32) + 1
-        bounded = mx.minimum(per_run(float(largest)), mx.rsqrt(updates))
-        return bounded if warmup_rate is None else mx.minimum(bounded, per_run(float(warmup_rate)) * updates)
+        bounded = mx.minimum(as_input(float(largest)), mx.rsqrt(updates))
+        return bounded if warmup_rate is None else mx.minimum(bounded, as_input(float(warmup_rate)) * updates)
 
     return Curve(rule)

@@ -8,7 +8,7 @@ from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates
 from mlxopt.numerics import new_count, running_mean, safe_increment, unbiased_mean
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 
 class TraceState(NamedTuple):
@@ -53,11 +53,11 @@ def trace(
         del params
 
         def accumulate(u: mx.array, t: mx.array) -> mx.array:
-            kept = u if dampening == 0.0 else per_run(1 - dampening) * u
-            return kept + per_run(decay) * tree.widen(t)
+            kept = u if dampening == 0.0 else as_input(1 - dampening) * u
+            return kept + as_input(decay) * tree.widen(t)
 
         traced = tree.map(accumulate, updates, state.trace)
-        ahead = tree.map(lambda u, t: u + per_run(decay) * t, updates, traced) if nesterov else traced
+        ahead = tree.map(lambda u, t: u + as_input(decay) * t, updates, traced) if nesterov else traced
         return ahead, TraceState(tree.cast_like(traced, state.trace))
 
     return GradientTransformation(init_fn, update_fn)

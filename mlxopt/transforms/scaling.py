@@ -26,7 +26,7 @@ from mlxopt.numerics import (
     sign,
 )
 from mlxopt.readable import readable
-from mlxopt.tracing import per_run
+from mlxopt.tracing import as_input
 
 
 @readable
@@ -42,7 +42,7 @@ def scale(step_size: float | mx.array) -> GradientTransformation:
         {'w': array(-1, dtype=float32)}
     """
     checks.number("scale", step_size=step_size)
-    return stateless(lambda updates, params: tree.scale(per_run(step_size), updates))
+    return stateless(lambda updates, params: tree.scale(as_input(step_size), updates))
 
 
 class ScaleByScheduleState(NamedTuple):

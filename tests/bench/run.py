@@ -218,10 +218,14 @@ PEERS: dict[str, Any] = {"torch": Torch, "optax": Optax}
 
 
 def rounds_of(contenders: list[Any], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of a step, round by round, after two that do not count."""
+    """Milliseconds of a step, round by round, after two that do not count.
+
+    Every round begins with another one: threads of torch that wait for work slow down whoever comes next.
+    """
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for index in range(rounds + 2):
-        for contender in contenders:
+        first = index % len(contenders)
+        for contender in contenders[first:] + contenders[:first]:
             start = time.perf_counter()
             contender.dispatch()
             contender.finish()
