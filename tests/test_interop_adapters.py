@@ -181,8 +181,6 @@ def test_frozen_parameters_have_no_memory() -> None:
 def test_learning_rates_are_read_and_set() -> None:
     params = {"w": mx.array(1.0), "m": mx.ones((1, 1))}
     optimizer = as_optimizer(mo.sgd(0.5))
-    with pytest.raises(KeyError, match=r"there must be a state to find the learning_rate in, got none yet. Call init"):
-        _ = optimizer.learning_rate
     optimizer.init(params)
     optimizer.learning_rate = 0.25
     assert optimizer.learning_rate == 0.25
@@ -196,6 +194,35 @@ def test_learning_rates_are_read_and_set() -> None:
     optimizer.init(params)
     with pytest.raises(KeyError, match=r"the state must hold a learning_rate, got none from scale_by_adam\("):
         optimizer.learning_rate = 0.1
+
+
+def test_a_learning_rate_is_read_and_set_before_there_is_a_state() -> None:
+    """A trainer reports it before the first update, when gradients are accumulated."""
+    assert as_optimizer(mo.sgd(mo.linear_schedule(0.5, 0.0, 4))).learning_rate == 0.5
+    optimizer = as_optimizer(mixed())
+    optimizer.learning_rate = 0.25
+    assert optimizer.learning_rate == 0.25
+    optimizer.init(problem(0))
+    assert [rate.item() for rate in tree.get_all(optimizer.state, "learning_rate").values()] == [0.25, 0.25]
+    by_tree = as_optimizer(mo.masked(mo.sgd(0.1), {"w": True}, otherwise="zero"))
+    with pytest.raises(KeyError, match=r"there must be a state to find the learning_rate in, got none yet. Call init"):
+        _ = by_tree.learning_rate
+    with pytest.raises(KeyError, match=r"the state must hold a learning_rate, got none from scale_by_adam\("):
+        as_optimizer(mo.scale_by_adam()).learning_rate = 0.1
+
+
+@pytest.mark.parametrize("loads_first", [False, True])
+def test_the_last_of_a_learning_rate_and_a_state_counts(loads_first: bool) -> None:
+    params = {"w": mx.array(1.0)}
+    saved, optimizer = as_optimizer(mo.sgd(0.5)), as_optimizer(mo.sgd(0.1))
+    saved.init(params)
+    for loads in (loads_first, not loads_first):
+        if loads:
+            optimizer.state = saved.state
+        else:
+            optimizer.learning_rate = 0.25
+    optimizer.init(params)
+    assert optimizer.learning_rate == (0.25 if loads_first else 0.5)
 
 
 def test_extra_arguments_are_given_by_name() -> None:

@@ -18,6 +18,7 @@ import mlxopt as mo
 from mlxopt import step, tree
 from mlxopt.base import GradientTransformation
 from mlxopt.step import LARGE
+from mlxopt.tree import reductions
 
 RECIPES = [entry for entry in ENTRIES if entry.recipe]
 
@@ -95,10 +96,15 @@ def test_the_count_catches_a_chain_that_does_not_fuse(tmp_path: Path) -> None:
     assert kernels_per_leaf(tmp_path, split) == 3
 
 
-def test_clipping_adds_only_its_norm(tmp_path: Path) -> None:
+def test_clipping_adds_only_its_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small leaves are laid end to end and squared and summed together, large ones one by one."""
     clipped = mo.chain(mo.clip_by_global_norm(1.0), mo.adamw(0.1))
-    kernels = graph(tmp_path, clipped, mx.float32, 3)
-    assert (kernels["Square"], kernels["Sum"]) == (3, 3)
+    small = graph(tmp_path, clipped, mx.float32, 3)
+    assert (small["Concatenate"], small["Square"], small["Sum"]) == (1, 1, 1)
+    assert kernels_per_leaf(tmp_path, clipped) == kernels_per_leaf(tmp_path, mo.adamw(0.1))
+    monkeypatch.setattr(reductions, "SMALL", 0)
+    large = graph(tmp_path, clipped, mx.float32, 3)
+    assert (large["Concatenate"], large["Square"], large["Sum"]) == (0, 3, 3)
     assert kernels_per_leaf(tmp_path, clipped) == kernels_per_leaf(tmp_path, mo.adamw(0.1)) + 2
 
 

@@ -407,6 +407,13 @@ def test_norm_of_nothing_is_zero(order: Any, empty: Any) -> None:
     assert close(tree.norm(empty, order), 0.0)
 
 
+def test_norm_of_many_small_leaves_counts_each_once() -> None:
+    dtypes = [mx.float32, mx.bfloat16, mx.int32]
+    leaves = [mx.full((size,), 2).astype(dtypes[size % 3]) for size in [0, 1, 4095, 4096, 4097, *range(1000, 1100)]]
+    expected = 2 * sum(leaf.size for leaf in leaves) ** 0.5
+    assert tree.norm(leaves).item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_norm_knows_three_orders() -> None:
     with pytest.raises(ValueError, match=r"tree\.norm: ord must be 1, 2 or 'inf', got 3"):
         tree.norm(mx.zeros((2,)), 3)  # type: ignore[arg-type]

@@ -50,6 +50,7 @@ class TransformationOptimizer(Optimizer):
         super().__init__()
         self._tx = tx
         self._form: State = None
+        self._early_rate: mx.array | None = None
 
     def __repr__(self) -> str:
         return f"as_optimizer({self._tx!r})"
@@ -68,6 +69,8 @@ class TransformationOptimizer(Optimizer):
         self._state["step"] = mx.array(self._state["step"]).astype(mx.uint64)
         self._form = form
         self._initialized = True
+        if self._early_rate is not None:
+            self.learning_rate, self._early_rate = self._early_rate, None
 
     def update(self, model: Any, gradients: Any, **extra: Any) -> None:
         """Move the parameters of a model, or of a dict.
@@ -107,7 +110,10 @@ class TransformationOptimizer(Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         rates = dict.fromkeys(self._rates(), as_scalar(learning_rate))
-        self._keep(tree.set(_fitted(self._form, self._state), rates))
+        if self._form is None or ENTRY not in self._state:
+            self._early_rate = as_scalar(learning_rate)
+        else:
+            self._keep(tree.set(_fitted(self._form, self._state), rates))
 
     def _require_state(self, state: Any) -> None:
         super()._require_state(state)
@@ -118,20 +124,28 @@ class TransformationOptimizer(Optimizer):
             )
         if self._form is not None:
             _fitted(self._form, state)
+        self._early_rate = None  # what is assigned later counts
 
     def _rates(self) -> dict[str, Any]:
-        if self._form is None or ENTRY not in self._state:
-            raise KeyError(
-                "as_optimizer: there must be a state to find the learning_rate in, got none yet. "
-                "Call init(model.trainable_parameters()) first."
-            )
-        rates = tree.get_all(_fitted(self._form, self._state), "learning_rate")
+        """The learning rates in the state; before there is one, those that it will begin with."""
+        has_state = self._form is not None and ENTRY in self._state
+        rates = tree.get_all(_fitted(self._form, self._state) if has_state else self._beginning(), "learning_rate")
         if not rates:
             raise KeyError(
                 f"as_optimizer: the state must hold a learning_rate, got none from {self._tx!r}. "
                 "Put scale_by_learning_rate into the chain."
             )
-        return rates
+        return rates if has_state or self._early_rate is None else dict.fromkeys(rates, self._early_rate)
+
+    def _beginning(self) -> State:
+        """The state on no parameters at all, which has the same scalars."""
+        try:
+            return self._tx.init({})
+        except tree.TreeError:  # a mask or labels that are a tree
+            raise KeyError(
+                "as_optimizer: there must be a state to find the learning_rate in, got none yet. "
+                "Call init(model.trainable_parameters()) first."
+            ) from None
 
     def _keep(self, state: State) -> None:
         self._state[ENTRY] = ordered_like(_encoded(state), self._state.get(ENTRY))

@@ -7,8 +7,8 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxopt.tree.dtypes import abs_sq, require_same_shape, widen
-from mlxopt.tree.structure import Tree, leaves, map
+from mlxopt.tree.dtypes import abs_sq, require_array, require_same_shape, widen
+from mlxopt.tree.structure import MaskedNode, Tree, leaves, map
 
 
 def _floating(leaf: mx.array) -> mx.array:
@@ -38,10 +38,39 @@ def total(x: mx.array) -> mx.array:
     return sums if whole == x.size else sums + total(flat[whole:])
 
 
-def _sum_of(measure: Callable[..., mx.array], tree: Tree, *rest: Tree) -> mx.array:
+SMALL = 4096
+"""Elements up to which leaves are laid end to end first: the kernels for each of them cost more than a copy."""
+
+BUNDLE = 2**15
+"""Elements of what is laid end to end, which bounds the memory of the copies."""
+
+
+def _end_to_end(small: list[mx.array]) -> list[mx.array]:
+    """Join arrays of one dtype to longer ones."""
+    room: dict[mx.Dtype, int] = {}
+    bundles: dict[mx.Dtype, list[list[mx.array]]] = {}
+    for leaf in small:
+        if room.get(leaf.dtype, -1) < leaf.size:
+            bundles.setdefault(leaf.dtype, []).append([])
+            room[leaf.dtype] = BUNDLE
+        bundles[leaf.dtype][-1].append(leaf.reshape(-1))
+        room[leaf.dtype] -= leaf.size
+    return [mx.concatenate(bundle) for one_dtype in bundles.values() for bundle in one_dtype]
+
+
+def _sum_of(measure: Callable[[mx.array], mx.array], tree: Tree) -> mx.array:
     """Sum over the leaves what a function makes of the elements of each."""
-    parts = map(lambda *parts: total(measure(*(_floating(part) for part in parts))), tree, *rest)
-    return reduce(mx.add, leaves(parts), mx.zeros((), mx.float32))
+    small: list[mx.array] = []
+
+    def summed_or_small(leaf: mx.array) -> mx.array | MaskedNode:
+        if require_array(leaf).size > SMALL:
+            return total(measure(_floating(leaf)))
+        small.append(leaf)
+        return MaskedNode()
+
+    parts = leaves(map(summed_or_small, tree))
+    parts += [total(measure(_floating(bundle))) for bundle in _end_to_end(small)]
+    return reduce(mx.add, parts, mx.zeros((), mx.float32))
 
 
 def sum(tree: Tree) -> mx.array:
@@ -64,9 +93,9 @@ def vdot(tree: Tree, other: Tree) -> mx.array:
 
     def product(x: mx.array, y: mx.array) -> mx.array:
         require_same_shape(x, y)
-        return mx.conj(x) * y
+        return total(mx.conj(_floating(x)) * _floating(y))
 
-    return _sum_of(product, tree, other)
+    return reduce(mx.add, leaves(map(product, tree, other)), mx.zeros((), mx.float32))
 
 
 def max(tree: Tree) -> mx.array:
