@@ -54,7 +54,10 @@ def _new_draft(folder: str, name: str) -> tuple[str, int]:
 
 
 def _flush_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -66,7 +69,10 @@ def _flush_folder(folder: str) -> None:
 
 def _remove_leftovers(folder: str, name: str) -> None:
     """Remove what killed processes left behind."""
-    for entry in os.listdir(folder):
+    entries = []
+    with contextlib.suppress(OSError):  # a folder that may be written to, but not looked into
+        entries = os.listdir(folder)
+    for entry in entries:
         if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.saving", entry):
             with contextlib.suppress(OSError), open(os.path.join(folder, entry), "ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

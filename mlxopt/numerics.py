@@ -140,10 +140,11 @@ def unbiased_mean(
     """
     now = bias_correction(decay, count) if corrected else 1.0
     if not nesterov:
+        if not corrected and isinstance(factor, float) and factor == 1:
+            return lambda mean, new: mean
         on_mean = per_step(as_scalar(factor / now))
-        plain = not corrected and isinstance(factor, float) and factor == 1
-        return (lambda mean, new: mean) if plain else (lambda mean, new: as_input(on_mean) * mean)
-    later = bias_correction(decay, count + 1) if corrected else 1.0
+        return lambda mean, new: as_input(on_mean) * mean
+    later = bias_correction(decay, safe_increment(count)) if corrected else 1.0
     on_later = per_step(as_scalar(factor * as_input(decay) / later))
     on_new = per_step(as_scalar(factor * as_input(1 - decay) / now))
     return lambda mean, new: as_input(on_later) * mean + as_input(on_new) * new

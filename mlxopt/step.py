@@ -1,8 +1,8 @@
 """Running a transformation: the whole step as one compiled program."""
 
 import contextlib
-import functools
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -193,11 +193,17 @@ def _set_apart(leaf: mx.array, stream: mx.Stream | None) -> mx.array:
     return mx.contiguous(leaf, stream=stream) if leaf.size >= LARGE else leaf
 
 
-@functools.cache
+_of_thread = threading.local()
+
+
 def _cpu_streams() -> list[mx.Stream]:
-    """A few streams of the CPU: MLX runs each on one thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(min(cores, 4) - 1))]
+    """A few streams of the CPU: MLX runs each on one thread, and knows each only in the thread that made it."""
+    if not hasattr(_of_thread, "streams"):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        more = [mx.new_stream(mx.cpu) for _ in range(min(cores, 4) - 1)]
+        _of_thread.streams = [mx.default_stream(mx.cpu), *more]
+    streams: list[mx.Stream] = _of_thread.streams
+    return streams
 
 
 def _streams_by_path(params: Params) -> dict[str, mx.Stream]:

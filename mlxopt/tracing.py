@@ -53,14 +53,16 @@ def as_input(scalar: float | mx.array) -> float | mx.array:
     if stream not in program.streams:
         program.streams.append(stream)
     copies = program.streams.index(stream)
-    key: tuple[Any, ...]
-    if isinstance(scalar, mx.array):
-        key, made = (mx.array, id(scalar), copies), scalar
-    else:
-        key = (type(scalar), scalar, copies)
-        made = mx.contiguous(mx.array(scalar, mx.int32 if isinstance(scalar, int) else mx.float32))
+    is_array = isinstance(scalar, mx.array)
+    key = (type(scalar), id(scalar) if is_array else repr(scalar), copies)
     if key not in program.scalars:
+        made = scalar if isinstance(scalar, mx.array) else mx.contiguous(_array(scalar))
         for _ in range(copies):
             made = mx.contiguous(made)
         program.scalars[key] = made, scalar  # which stays alive, so that no other gets its id
     return program.scalars[key][0]
+
+
+def _array(number: float) -> mx.array:
+    is_count = isinstance(number, int) and -(2**31) <= number < 2**31
+    return mx.array(number, mx.int32) if is_count else mx.array(float(number))

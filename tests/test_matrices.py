@@ -251,3 +251,46 @@ def test_adafactor_steps_by_a_share_of_the_size_of_the_parameters() -> None:
     updates = tx.update(tree.ones_like(params), tx.init(params), params)[0]
     assert distance(updates["w"], mx.full((3,), -0.1 * (50 / 3) ** 0.5)) < 1e-6
     assert distance(updates["zero"], mx.full((2,), -0.1 * 1e-3)) < 1e-9
+
+
+# At the edges of what numbers can be
+
+
+@pytest.mark.parametrize("preconditioning", ["frobenius", "schatten", "aol"])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 16)])
+def test_huge_and_tiny_matrices_are_as_good_as_others(shape: tuple[int, int], preconditioning: Any) -> None:
+    x = normal(*shape)
+    expected = mo.newton_schulz(x, eps=0.0, preconditioning=preconditioning)
+    for factor in (1e-30, 1e30):
+        assert distance(mo.newton_schulz(factor * x, eps=0.0, preconditioning=preconditioning), expected) < 1e-4
+
+
+@pytest.mark.parametrize("preconditioning", ["frobenius", "schatten", "aol"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_gradient_shows(preconditioning: Any, bad: float) -> None:
+    x = mx.array([[1.0, bad], [0.5, 2.0]])
+    assert mx.any(mx.isnan(mo.newton_schulz(x, preconditioning=preconditioning))).item()
+
+
+def test_zero_without_eps_stays_zero() -> None:
+    assert same(mo.newton_schulz(mx.zeros((2, 2)), eps=0.0), mx.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_low_precision_iterates_on_what_is_scaled_in_float32(dtype: mx.Dtype, scale: float) -> None:
+    x = normal(4, 6)
+    exact = direction(mo.orthogonalize(eps=0.0), {"w": x})["w"]
+    low = direction(mo.orthogonalize(eps=0.0, dtype=dtype), {"w": scale * x})["w"]
+    assert low.dtype == mx.float32
+    assert distance(low, exact) < (0.02 if dtype == mx.float16 else 0.15)
+
+
+def test_complex_matrices_are_an_error_that_names_them() -> None:
+    with pytest.raises(tree.TreeError, match=r"orthogonalize: at 'w': a .*complex64 matrix cannot be made orthogonal"):
+        direction(mo.orthogonalize(), {"w": mx.zeros((2, 2), mx.complex64)})
+
+
+def test_leaves_whose_dotted_paths_coincide_stay_apart() -> None:
+    leaves = {"a.b": mx.eye(2), "a": {"b": -mx.eye(2)}}
+    assert same(tree.map_stacked(lambda x: 2 * x, leaves), tree.scale(2.0, leaves))

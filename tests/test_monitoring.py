@@ -1,5 +1,6 @@
 """Measures of updates in the state: what they see, what they may return, and that nothing else changes."""
 
+import math
 from typing import Any
 
 import mlx.core as mx
@@ -159,3 +160,7 @@ def test_it_prints_as_its_expression() -> None:
     assert repr(monitor({"norm": tree.norm, "ratio": update_ratio})) == (
         "monitor({'norm': norm, 'ratio': update_ratio})"
     )
+
+
+def test_a_ratio_to_broken_parameters_is_broken() -> None:
+    assert math.isnan(update_ratio({"w": mx.array(1.0)}, {"w": mx.array(float("nan"))}).item())

@@ -287,3 +287,8 @@ def exact_degrees(b2: float, count: int) -> float:
         power = exact**count
         return float(limit - 2 * count * power / (1 - power))
     return float(limit) - 2 * count * b2**count / -math.expm1(count * math.log(b2))
+
+
+def test_looking_ahead_at_the_last_count_does_not_wrap() -> None:
+    estimate = unbiased_mean(0.9, mx.array(2**31 - 1), nesterov=True)
+    assert number(estimate(mx.array(1.0), mx.array(1.0))) == pytest.approx(1.0)

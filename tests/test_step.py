@@ -1,5 +1,6 @@
 """The compiled step: one program, one trace, right with everything that changes from call to call."""
 
+import threading
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ from strategies import plain_problem, same
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params
+from mlxopt.step import LARGE
 
 
 class Counted(NamedTuple):
@@ -364,3 +366,41 @@ def test_large_leaves_give_the_same_numbers_whatever_their_streams_and_memory(do
         mx.eval(params, state)
     assert tree.allclose(params, eager, rtol=1e-4, atol=1e-5)
     assert tree.allclose(state, eager_state, rtol=1e-4, atol=1e-5)
+
+
+def test_every_thread_may_step() -> None:
+    """Streams belong to the thread that made them."""
+    params = {"a": mx.ones((LARGE,)), "b": mx.ones((LARGE,))}
+    tx = mo.sgd(0.25)
+    step = mo.compile_update(tx)
+    results: list[Any] = []
+
+    def run() -> None:
+        moved, _ = step(params, tx.init(params), params)
+        mx.eval(moved)
+        results.append(moved["b"][0].item())
+
+    run()
+    for _ in range(2):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    run()
+    assert results == [0.75] * 4
+
+
+def test_what_is_traced_inside_a_step_may_use_its_scalars() -> None:
+    """Gradients, checkpoints and maps inside an update see the inputs that the step has made of numbers."""
+
+    def inner(x: mx.array) -> mx.array:
+        return mx.sum(mo.running_mean(x, x * x, 0.75))
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        slopes = tree.map(lambda u: mx.grad(mx.checkpoint(inner))(u) + mx.vmap(inner)(u)[:, None], updates)
+        return mo.tree.scale(0.5, slopes), state
+
+    tx = mo.GradientTransformation(lambda params: mo.EmptyState(), update)
+    params = {"w": mx.array([[0.5, 1.0], [2.0, -1.0]])}
+    expected = mo.apply_updates(params, tx.update(params, mo.EmptyState(), params)[0])
+    moved, _ = mo.compile_update(tx)(params, mo.EmptyState(), params)
+    assert mx.allclose(moved["w"], expected["w"])

@@ -23,6 +23,14 @@ def test_counts_stay_whole() -> None:
     assert (count.dtype, count.item()) == (mx.int32, 2**31 - 1)
 
 
+def test_numbers_that_are_no_counts_do_not_wrap_and_keep_their_sign() -> None:
+    with compiling():
+        large, zero, negative = (as_input(number) for number in (2**40, 0.0, -0.0))
+    assert isinstance(large, mx.array)
+    assert (large.dtype, large.item()) == (mx.float32, 2.0**40)
+    assert [str(mx.array(value).item()) for value in (zero, negative)] == ["0.0", "-0.0"]
+
+
 def test_arrays_pass() -> None:
     array = mx.array(0.5, mx.float16)
     with compiling():

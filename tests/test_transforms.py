@@ -249,3 +249,15 @@ def test_a_schedule_has_the_last_word_over_a_weight_decay_that_is_set() -> None:
     state = tree.set(tx.init(params), weight_decay=9.0)
     updates, state = tx.update({"w": mx.array(0.0)}, state, params)
     assert (updates["w"].item(), state.weight_decay.item()) == (4.0, 1.0)
+
+
+@pytest.mark.parametrize(("b1", "b2"), [(0.0, 0.0), (0.5, 0.5), (0.9, 0.5), (0.0, 0.9)])
+def test_lion_follows_its_formula_for_any_decays(b1: float, b2: float) -> None:
+    tx, memory = mo.scale_by_lion(b1, b2), 0.0
+    state = tx.init({"w": mx.array(0.0)})
+    for g in (1.0, -0.25, 0.125, -2.0):
+        expected = b1 * memory + (1 - b1) * g
+        memory = b2 * memory + (1 - b2) * g
+        updates, state = tx.update({"w": mx.array(g)}, state)
+        assert updates["w"].item() == (expected > 0) - (expected < 0)
+    assert mo.scale_by_lion(0.5, 0.5).update({"w": mx.array(float("inf"))}, tx.init({"w": mx.array(0.0)}))[0]["w"] == 1

@@ -65,7 +65,7 @@ def scale_by_lion(
         del params
         mu = tree.map(lambda g, m: running_mean(g, m, b2), updates, state.mu)
         # The same mean from the new memory: so one kernel computes both, and the old memory is free for the new one.
-        seen, share = (mu, b1 / b2) if b1 <= b2 else (state.mu, b1)
+        seen, share = (mu, b1 / b2) if b1 < b2 else (state.mu, b1)
         direction = tree.map(lambda g, m: bounded(running_mean(g, m, share)), updates, seen)
         return direction, ScaleByLionState(tree.cast(mu, mu_dtype))
 

@@ -174,7 +174,9 @@ def muon(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    parts = partition({"muon": by_muon, "otherwise": otherwise}, _labels(matrices))
+    with tree.naming("muon: matrices"):
+        labels = _labels(matrices)
+    parts = partition({"muon": by_muon, "otherwise": otherwise}, labels)
 
     def init_fn(params: Params) -> State:
         require_match(matrices, params)

@@ -112,4 +112,4 @@ def update_ratio(updates: Updates, params: Params) -> mx.array:
         array(0.1, dtype=float32)
     """
     length = tree.norm(params)
-    return mx.where(length > 0, tree.norm(updates) / mx.where(length > 0, length, 1.0), 0.0)
+    return mx.where(length == 0, 0.0, tree.norm(updates) / mx.where(length == 0, 1.0, length))

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import Choice, EmptyState, GradientTransformation, Params, Updates
 from mlxopt.combine import asked_about, require_bool, require_mask
-from mlxopt.matrices import NsCoeffs, Preconditioning, coefficients, newton_schulz
+from mlxopt.matrices import NsCoeffs, Preconditioning, coefficients, iterated
 from mlxopt.readable import readable
+from mlxopt.tracing import as_input
 from mlxopt.tree.choice import assign, require_match
 
 
@@ -77,18 +78,21 @@ def orthogonalize(
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
-    coefficients("orthogonalize", ns_coeffs, ns_steps)
+    rows = coefficients("orthogonalize", ns_coeffs, ns_steps)
     checks.non_negative("orthogonalize", eps=eps)
-    checks.choice("orthogonalize", "preconditioning", preconditioning, ("frobenius", "schatten", "aol"))
+    checks.choice("orthogonalize", "preconditioning", preconditioning, get_args(Preconditioning))
     checks.floating("orthogonalize", dtype=dtype)
 
     def orthogonal(x: mx.array) -> mx.array:
-        rounded = x if dtype is None else x.astype(dtype)
-        result = newton_schulz(rounded, ns_coeffs, ns_steps, eps, preconditioning).astype(x.dtype)
+        result = iterated(x, rows, eps, preconditioning, dtype or x.dtype)
         return mx.sum(x * result, axis=(-2, -1), keepdims=True) * result if adaptive else result
 
     def as_matrices(u: mx.array, is_stack: bool) -> mx.array | tree.MaskedNode:
-        return u.reshape(_shape_of_matrices(u, is_stack)) if _is_matrix(u) else tree.MaskedNode()
+        if not _is_matrix(u):
+            return tree.MaskedNode()
+        if not mx.issubdtype(u.dtype, mx.floating):
+            raise tree.TreeError(f"a {u.dtype} matrix cannot be made orthogonal. Leave it out with masked")
+        return u.reshape(_shape_of_matrices(u, is_stack))
 
     def change(updates: Updates, is_stack: Any) -> Updates:
         results = tree.map_stacked(orthogonal, tree.map(as_matrices, updates, is_stack))
@@ -126,6 +130,6 @@ def scale_by_shape(consistent_rms: float | None = None, *, stacked: Choice | Non
             return u
         _, rows, columns = _shape_of_matrices(u, is_stack)
         square = max(1.0, rows / columns) if consistent_rms is None else consistent_rms**2 * max(rows, columns)
-        return u if square == 1 else math.sqrt(square) * u
+        return u if square == 1 else as_input(math.sqrt(square)) * u
 
     return _of_matrices("scale_by_shape", stacked, lambda updates, is_stack: tree.map(scaled, updates, is_stack))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxopt.tree.dtypes import require_array
-from mlxopt.tree.structure import Tree, map_with_path, place
+from mlxopt.tree.structure import Tree, map, map_with_path, place
 
 LARGEST_STACK = {mx.DeviceType.cpu: 2**16, mx.DeviceType.gpu: 2**24}
 """Elements of a stack: enough to keep the device busy, and a bound on the memory of all that is computed from it."""
@@ -23,23 +23,26 @@ def map_stacked(f: Callable[[mx.array], mx.array], tree: Tree) -> Tree:
         >>> map_stacked(lambda x: x / mx.linalg.norm(x, axis=-1, keepdims=True), {"a": two, "b": [two, one]})
         {'a': array([0.6, 0.8], dtype=float32), 'b': [array([0.6, 0.8], dtype=float32), array([1], dtype=float32)]}
     """
-    groups: dict[tuple[object, ...], list[list[str]]] = {}
-    by_path: dict[str, mx.array] = {}
+    every: list[mx.array] = []
+    streams: list[mx.Stream] = []
+    groups: dict[tuple[object, ...], list[list[int]]] = {}
 
     def gather(path: str, leaf: mx.array) -> None:
-        by_path[path] = require_array(leaf)
         stream = place(path)
         stacks = groups.setdefault((leaf.shape, leaf.dtype, str(stream)), [[]])
         if stacks[-1] and (len(stacks[-1]) + 1) * leaf.size > LARGEST_STACK[stream.device.type]:
             stacks.append([])
-        stacks[-1].append(path)
+        stacks[-1].append(len(every))
+        every.append(require_array(leaf))
+        streams.append(stream)
 
     map_with_path(gather, tree)
-    results: dict[str, mx.array] = {}
+    results: dict[int, mx.array] = {}
     for stacks in groups.values():
-        for paths in stacks:
-            with mx.stream(place(paths[0])):
-                together = f(mx.stack([by_path[path] for path in paths]))
-                apart = mx.split(together, len(paths)) if len(paths) > 1 else [together]
-                results.update((path, part.squeeze(0)) for path, part in zip(paths, apart, strict=True))
-    return map_with_path(lambda path, leaf: results[path], tree)
+        for stack in stacks:
+            with mx.stream(streams[stack[0]]):
+                together = f(mx.stack([every[index] for index in stack]))
+                apart = mx.split(together, len(stack)) if len(stack) > 1 else [together]
+                results.update((index, part.squeeze(0)) for index, part in zip(stack, apart, strict=True))
+    in_order = iter(range(len(every)))
+    return map(lambda _: results[next(in_order)], tree)
