@@ -231,6 +231,24 @@ def test_other_hyperparameters_need_no_new_kernels(factory: str) -> None:
     assert new_sources(build(**settings), build(**with_other_numbers(build, settings))) == set()
 
 
+SETTINGS: dict[str, tuple[GradientTransformation, GradientTransformation]] = {
+    "muon, size": (mo.muon(0.1, consistent_rms=0.2), mo.muon(0.1, consistent_rms=0.3)),
+    "adafactor, momentum": (mo.adafactor(0.1, momentum=0.9), mo.adafactor(0.2, momentum=0.8, clipping_threshold=2.0)),
+    "lion, short memory": (mo.lion(0.1, 0.9, 0.5), mo.lion(0.1, 0.8, 0.4)),
+    "sgd, damped": (mo.sgd(0.1, 0.9, dampening=0.5), mo.sgd(0.1, 0.8, dampening=0.25)),
+    "rmsprop, centered": (
+        mo.rmsprop(0.1, centered=True, momentum=0.9),
+        mo.rmsprop(0.1, 0.8, 1e-3, centered=True, momentum=0.8),
+    ),
+}
+
+
+@ON_CPU
+@pytest.mark.parametrize("name", SETTINGS)
+def test_other_settings_of_a_kind_need_no_new_kernels(name: str) -> None:
+    assert new_sources(*SETTINGS[name]) == set()
+
+
 TWO_OF_A_KIND: dict[str, tuple[Callable[[int], float | mx.array], Callable[[int], float | mx.array]]] = {
     "cosine": (mo.cosine_decay(0.1, 100), mo.cosine_decay(0.2, 300, 0.01)),
     "power": (mo.polynomial_schedule(1.0, 0.1, 2.0, 8, 2), mo.polynomial_schedule(0.5, 0.0, 3.0, 9, 1)),
