@@ -234,8 +234,8 @@ def test_other_hyperparameters_need_no_new_kernels(factory: str) -> None:
 SETTINGS: dict[str, tuple[GradientTransformation, GradientTransformation]] = {
     "muon, size": (mo.muon(0.1, consistent_rms=0.2), mo.muon(0.1, consistent_rms=0.3)),
     "adafactor, momentum": (mo.adafactor(0.1, momentum=0.9), mo.adafactor(0.2, momentum=0.8, clipping_threshold=2.0)),
-    "lion, short memory": (mo.lion(0.1, 0.9, 0.5), mo.lion(0.1, 0.8, 0.4)),
-    "sgd, damped": (mo.sgd(0.1, 0.9, dampening=0.5), mo.sgd(0.1, 0.8, dampening=0.25)),
+    "lion, short memory": (mo.lion(0.1, 0.9, 0.6), mo.lion(0.1, 0.8, 0.3)),
+    "sgd, damped": (mo.sgd(0.1, 0.9, dampening=0.4), mo.sgd(0.1, 0.8, dampening=0.25)),
     "rmsprop, centered": (
         mo.rmsprop(0.1, centered=True, momentum=0.9),
         mo.rmsprop(0.1, 0.8, 1e-3, centered=True, momentum=0.8),
