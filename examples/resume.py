@@ -70,7 +70,7 @@ def main(steps: int = STEPS, every: int = 70) -> bool:
         print("\nThe same run in another process")
         kill_midway(file, steps, every)
         found = mo.checkpoint.contents(file)
-        print(f"  killed; its checkpoint holds step {found.numbers['step']} and {found.metadata}")
+        print(f"  killed; its checkpoint holds step {found.numbers['step']} and a loss of {found.metadata['loss']:.6f}")
 
         print("\nResumed")
         resumed = train(file, steps, every)

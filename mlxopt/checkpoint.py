@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.files import replace_file
-from mlxopt.tree.structure import children, is_container, kind, refuse_module, walk
+from mlxopt.tree.structure import children, is_container, kind, walk
 
 Pathname = str | os.PathLike[str]
 
@@ -131,7 +131,8 @@ def load(path: Pathname, like: tree.Tree, *, strict: bool = True) -> tree.Tree:
         fitting = [name for name in leaves if header.contents.structure.get(name) == forms[name]]
         values = _read_leaves(file, header, fitting)
     if differing:
-        warnings.warn(f"{problem}. What is not named was loaded.", stacklevel=2)
+        loaded = "What is not named was loaded" if values else "Nothing was loaded"
+        warnings.warn(f"{problem}. {loaded}.", stacklevel=2)
     return tree.map_with_path(lambda name, leaf: values.get(name, leaf), like)
 
 
@@ -186,7 +187,8 @@ def _described(where: str, whole: tree.Tree) -> tuple[dict[str, str], dict[str, 
                 taken = "stands for two places" if path in forms else "has a meaning of its own in safetensors files"
                 raise tree.TreeError(f"this name {taken}. Rename a key; best without dots", (path,))
             try:
-                refuse_module(node)
+                if hasattr(node, "trainable_parameters"):
+                    raise tree.TreeError(f"got the module {type(node).__name__}. Pass model.parameters()")
                 forms[path] = _form(node)
             except tree.TreeError as error:
                 raise (error.under(path) if path else error) from None
@@ -217,7 +219,8 @@ def _form(node: Any) -> str:
     if type(node) in (bool, int, float):
         return f"a Python {type(node).__name__}"
     raise tree.TreeError(
-        f"every leaf must be an mx.array or a Python bool, int or float, got {node!r}. Put it into metadata"
+        f"every leaf must be an mx.array or a Python bool, int or float, got {node!r}. Make one of it, "
+        "or describe it in metadata. Of mx.random.state save mx.random.state[0]"
     )
 
 

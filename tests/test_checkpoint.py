@@ -287,7 +287,7 @@ def test_not_strict_is_silent_where_everything_matches(file: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"a": {"name": "adam"}}, r"at 'a\.name': every leaf must be an mx\.array or .* got 'adam'.* into metadata"),
+        ({"a": {"name": "adam"}}, r"at 'a\.name': every leaf must be an mx\.array or .* got 'adam'.* in metadata"),
         ({"a": [1j]}, r"at 'a\.0': every leaf must be an mx\.array or a Python bool, int or float, got 1j"),
         ({"a": b"x"}, r"at 'a': every leaf must be .* got b'x'"),
         ({"a": mx.zeros((2,), mx.float64, stream=mx.cpu)}, r"at 'a': MLX cannot read mlx\.core\.float64 .*\. Cast it"),
@@ -296,7 +296,7 @@ def test_not_strict_is_silent_where_everything_matches(file: Path) -> None:
         ({0: mx.array(1), "0": mx.array(2)}, r"at '0': this name stands for two places"),
         ({"": mx.array(1)}, r"this name stands for two places"),
         ({"__metadata__": mx.array(1)}, r"at '__metadata__': this name has a meaning of its own"),
-        ({"model": [nn.Linear(1, 1)]}, r"at 'model\.0': got the module Linear .* Pass model\.trainable_parameters"),
+        ({"model": [nn.Linear(1, 1)]}, r"at 'model\.0': got the module Linear.* Pass model\.parameters"),
         (nn.Linear(1, 1), r"at the top of the tree: got the module Linear"),
     ],
 )

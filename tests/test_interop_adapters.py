@@ -1,5 +1,6 @@
 """Transformations as optimizers of MLX, and optimizers of MLX as transformations."""
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -398,3 +399,13 @@ def test_what_from_optimizer_does_not_take() -> None:
     with pytest.raises(ValueError, match="from_optimizer: update needs params, got None"):
         tx.update({"w": mx.array(1.0)}, tx.init({"w": mx.array(1.0)}))
     assert math.isclose(tree.get(tx.init({}), "learning_rate").item(), 0.1, rel_tol=1e-6)
+
+
+def test_a_state_that_is_assigned_tells_its_learning_rate_at_once() -> None:
+    params = {"w": mx.ones((2,))}
+    one, other = as_optimizer(mo.adam(0.1)), as_optimizer(mo.adam(0.1))
+    one.init(params)
+    one.learning_rate = 0.75
+    other.state = one.state
+    assert other.learning_rate == 0.75
+    assert copy.deepcopy(one).learning_rate == 0.75

@@ -294,3 +294,23 @@ def test_complex_matrices_are_an_error_that_names_them() -> None:
 def test_leaves_whose_dotted_paths_coincide_stay_apart() -> None:
     leaves = {"a.b": mx.eye(2), "a": {"b": -mx.eye(2)}}
     assert same(tree.map_stacked(lambda x: 2 * x, leaves), tree.scale(2.0, leaves))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("layers.0.attention.q_proj.weight", True),
+        ("multi_head_attention.out.weight", True),
+        ("ensemble.weight", True),
+        ("emb.weight", False),
+        ("tok_emb.weight", False),
+        ("tok_embeddings.weight", False),
+        ("head.weight", False),
+        ("lm_head.weight", False),
+        ("classifier.weight", False),
+        ("Embed_0.weight", False),
+    ],
+)
+def test_hidden_layers_are_told_by_their_names(path: str, expected: bool) -> None:
+    assert mo.is_hidden_matrix(path, mx.ones((2, 2))) is expected
+    assert not mo.is_hidden_matrix(path, mx.ones((2,)))

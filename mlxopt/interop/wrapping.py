@@ -25,7 +25,8 @@ def as_optimizer(tx: GradientTransformation) -> "TransformationOptimizer":
     may be assigned again.
 
     Args:
-        tx: The transformation. Extra arguments that it needs are given to ``update`` by name.
+        tx: The transformation. Extra arguments that it needs are given to ``update`` by name. Its state is made for one
+            set of parameters: gradients and later calls of ``init`` must be of the same.
 
     Example:
         >>> from mlxopt import sgd
@@ -64,7 +65,7 @@ class TransformationOptimizer(Optimizer):
         if hasattr(parameters, "trainable_parameters"):
             parameters = parameters.trainable_parameters()
         fresh = self._tx.init(parameters)
-        form = tree.map(lambda leaf: _Form(leaf.shape, leaf.dtype), fresh)
+        form = tree.map(lambda leaf: _Form(leaf.shape, str(leaf.dtype)), fresh)
         self._keep(_fitted(form, self._state) if ENTRY in self._state else fresh)
         self._state["step"] = mx.array(self._state["step"]).astype(mx.uint64)
         self._form = form
@@ -103,7 +104,7 @@ class TransformationOptimizer(Optimizer):
 
     @property
     def learning_rate(self) -> mx.array:
-        """First learning rate in the state; one that is set is set wherever there is one."""
+        """First learning rate in the state; one that is set is set for all, and schedules overrule it."""
         rate: mx.array = next(iter(self._rates().values()))
         return rate
 
@@ -129,7 +130,8 @@ class TransformationOptimizer(Optimizer):
     def _rates(self) -> dict[str, Any]:
         """The learning rates in the state; before there is one, those that it will begin with."""
         has_state = self._form is not None and ENTRY in self._state
-        rates = tree.get_all(_fitted(self._form, self._state) if has_state else self._beginning(), "learning_rate")
+        state = _fitted(self._form, self._state) if has_state else self._state.get(ENTRY) or self._beginning()
+        rates = tree.get_all(state, "learning_rate")
         if not rates:
             raise KeyError(
                 f"as_optimizer: the state must hold a learning_rate, got none from {self._tx!r}. "
@@ -156,7 +158,7 @@ class _Form:
     """Shape and dtype of a leaf of the state."""
 
     shape: tuple[int, ...]
-    dtype: mx.Dtype
+    dtype: str
 
 
 def _fitted(form: Any, state: dict[Any, Any]) -> State:
@@ -180,7 +182,7 @@ def _decoded(form: Any, node: Any) -> Any:
     if tree.is_hole(form):
         return form
     if not is_container(form):
-        if not isinstance(node, mx.array) or (node.shape, node.dtype) != (form.shape, form.dtype):
+        if not isinstance(node, mx.array) or (node.shape, str(node.dtype)) != (form.shape, form.dtype):
             got = f"{node.dtype} of shape {node.shape}" if isinstance(node, mx.array) else kind(node)
             raise tree.TreeError(
                 f"expected {form.dtype} of shape {form.shape}, got {got}. Assign the state of the same transformation "

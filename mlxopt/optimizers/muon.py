@@ -1,5 +1,7 @@
 """Muon: momentum made orthogonal, matrix by matrix."""
 
+import re
+
 import mlx.core as mx
 
 from mlxopt import checks, tree
@@ -14,15 +16,16 @@ from mlxopt.transforms.orthogonalization import orthogonalize, scale_by_shape
 from mlxopt.transforms.scaling import scale_by_learning_rate
 from mlxopt.tree.choice import require_match
 
-OUTER_LAYERS = ("embed", "wte", "wpe", "lm_head")
-"""Parts of the names of layers whose matrices are tables of vectors, one for each token or position."""
+OUTER_LAYER = re.compile(r".*embed.*|(.*_)?emb|wte|wpe|(.*_)?head|classifier", re.IGNORECASE)
+"""Names of layers whose matrices are tables of vectors, one for each token, position or class."""
 
 
 def is_hidden_matrix(path: str, leaf: mx.array) -> bool:
     """Say whether a parameter is a matrix (or a kernel) of a hidden layer, which Muon is for.
 
-    These are leaves of at least two axes, except where the name of a layer contains "embed", "wte", "wpe" or
-    "lm_head": an embedding and a head hold one vector for each token, and are not maps between hidden spaces.
+    These are leaves of at least two axes, except where a layer is named as an embedding or a head: one that contains
+    "embed", is "wte", "wpe" or "classifier", or is or ends with "emb" or "head". Such a table holds one vector for each
+    token or class, and is no map between hidden spaces. Where layers are named otherwise, choose them yourself.
 
     Args:
         path: Dotted name of the parameter.
@@ -34,7 +37,7 @@ def is_hidden_matrix(path: str, leaf: mx.array) -> bool:
         >>> is_hidden_matrix("model.embed_tokens.weight", mx.zeros((100, 4)))
         False
     """
-    return leaf.ndim >= 2 and not any(outer in part.lower() for part in path.split(".") for outer in OUTER_LAYERS)
+    return leaf.ndim >= 2 and not any(OUTER_LAYER.fullmatch(part) for part in path.split("."))
 
 
 @readable
