@@ -64,13 +64,14 @@ def _sum_of(measure: Callable[[mx.array], mx.array], tree: Tree) -> mx.array:
     small: list[mx.array] = []
 
     def summed_or_small(leaf: mx.array) -> mx.array | MaskedNode:
-        if require_array(leaf).size > SMALL:
-            return total(measure(_floating(leaf)))
-        small.append(leaf)
+        wide = _floating(require_array(leaf))
+        if wide.size > SMALL:
+            return total(measure(wide))
+        small.append(wide)
         return MaskedNode()
 
     parts = leaves(map(summed_or_small, tree))
-    parts += [total(measure(_floating(bundle))) for bundle in _end_to_end(small)]
+    parts += [total(measure(bundle)) for bundle in _end_to_end(small)]
     return reduce(mx.add, parts, mx.zeros((), mx.float32))
 
 
