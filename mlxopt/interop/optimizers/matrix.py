@@ -10,6 +10,7 @@ from mlxopt.base import (
     GradientTransformation,
     Params,
     ScalarOrSchedule,
+    State,
     Updates,
     identity,
     stateless_with_tree_map,
@@ -18,12 +19,10 @@ from mlxopt.combine import chain
 from mlxopt.interop.optimizers.base import Transformed, fields_of
 from mlxopt.interop.optimizers.gradient import decayed_weights, step_from_state
 from mlxopt.interop.optimizers.layout import Memory
-from mlxopt.numerics import new_count, per_step, safe_increment, safe_root_mean_squares, scheduled
 from mlxopt.optimizers.adafactor import scale_by_factored_rms
 from mlxopt.optimizers.muon import scale_by_muon
 from mlxopt.schedules import relative_step_schedule
 from mlxopt.transforms import (
-    ScaleByLearningRateState,
     clip_by_block_rms,
     ema,
     scale,
@@ -106,14 +105,16 @@ class Adafactor(Transformed):
         """Normalization, bound, size, step, mean of steps, weight decay."""
         relative_step = relative_step_schedule(warmup_rate=1e-6 if self.warmup_init else None)
         rate = relative_step if self.relative_step else 1.0
-        smallest = self.eps[1] if self.scale_parameter else None
+        by_size = scale_by_param_block_rms(self.eps[1]) if self.scale_parameter else identity()
+        step = chain(by_size, scale_by_learning_rate(rate, flip_sign=False))
+        # As large as if it were part of the step, and yet not in the mean of the steps.
+        decay = _add_parameters_through(chain(scale(self.weight_decay), step)) if self.weight_decay else identity()
         return chain(
             scale_by_factored_rms(True, -self.decay_rate, 0, 1, self.eps[0], axes="last"),
             clip_by_block_rms(self.clip_threshold),
-            identity() if smallest is None else scale_by_param_block_rms(smallest),
-            scale_by_learning_rate(rate, flip_sign=False),
+            step,
             identity() if self.beta_1 is None else ema(self.beta_1, debias=False),
-            _decay_after_the_step(self.weight_decay, rate, smallest) if self.weight_decay else identity(),
+            decay,
             scale(-1.0),
         )
 
@@ -126,27 +127,14 @@ class Adafactor(Transformed):
         return mx.zeros(()) if self.relative_step else super()._rate()
 
 
-def _decay_after_the_step(
-    weight_decay: float, learning_rate: ScalarOrSchedule, smallest: float | None
-) -> GradientTransformation:
-    """Take a share off the parameters that is not in the mean of the steps, though as large as if it were."""
+def _add_parameters_through(tx: GradientTransformation) -> GradientTransformation:
+    """Add what a transformation makes of the parameters to the updates, which it does not see."""
 
-    def init_fn(params: Params) -> ScaleByLearningRateState:
-        del params
-        return ScaleByLearningRateState(new_count(), scheduled(learning_rate, new_count()))
+    def update_fn(updates: Updates, state: State, params: Params) -> tuple[Updates, State]:
+        extra, state = tx.update(tree.map(tree.widen, params), state, params)
+        return tree.add(updates, extra), state
 
-    def update_fn(
-        updates: Updates, state: ScaleByLearningRateState, params: Params
-    ) -> tuple[Updates, ScaleByLearningRateState]:
-        rate = scheduled(learning_rate, state.count, state.learning_rate)
-
-        def decayed(u: mx.array, p: mx.array) -> mx.array:
-            size = 1.0 if smallest is None else safe_root_mean_squares(p, smallest)
-            return u + per_step(weight_decay * rate * size) * p
-
-        return tree.map(decayed, updates, params), ScaleByLearningRateState(safe_increment(state.count), rate)
-
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(tx.init, update_fn, inner=[tx])
 
 
 class Muon(Transformed):
