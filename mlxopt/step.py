@@ -100,11 +100,11 @@ def compile_step(
 
     def program(params: Params, state: State, batch: tuple[Any, ...], extra: Mapping[str, Any]) -> tuple[Any, ...]:
         def at(leaves: list[mx.array]) -> tuple[mx.array, tuple[Any, ...]]:
-            return loss_and_aux(_with_leaves(params, leaves), batch)
+            return loss_and_aux(tree.with_leaves(params, leaves), batch)
 
         # Leaf by leaf, since holes in the parameters have no gradient.
         (loss, aux), gradients = mx.value_and_grad(at)(tree.leaves(params))
-        grads = _with_leaves(params, gradients)
+        grads = tree.with_leaves(params, gradients)
         known = {"value": loss, "grad": grads, "value_fn": lambda other: loss_and_aux(other, batch)[0]}
         return *_advance(tx, grads, state, params, {**known, **extra}, donate), loss, *aux
 
@@ -119,11 +119,6 @@ def compile_step(
 
 def _kind(value: Any) -> str:
     return f"shape {value.shape}" if isinstance(value, mx.array) else f"a {type(value).__name__}"
-
-
-def _with_leaves(like: Params, leaves: list[mx.array]) -> Params:
-    following = iter(leaves)
-    return tree.map(lambda _: next(following), like)
 
 
 def _compile(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -137,7 +137,7 @@ def _form(node: Any) -> str:
 def _places(state: State, forms: list[str]) -> list[tuple[str, State]]:
     """The states with these forms and their paths: entries of a list or dict in order, or else the one field of each.
 
-    None if there is no such list and more than one field, or none, has one of the forms.
+    Empty if there is no such list and more than one field, or none, has one of the forms.
     """
     if not is_container(state):
         return []

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, State, require_transformation
 from mlxopt.interop.optimizers.base import Optimizer
-from mlxopt.interop.optimizers.layout import at, ordered_like, parameters_of
+from mlxopt.interop.optimizers.layout import at, ordered_like, parameters_of, trainable
 from mlxopt.numerics import as_scalar
 from mlxopt.tree.structure import children, is_container, is_record, kind, rebuild
 from mlxopt.update import apply_updates
@@ -62,8 +62,7 @@ class TransformationOptimizer(Optimizer):
         Args:
             parameters: Tree of parameters; of a module, those that are trainable.
         """
-        if hasattr(parameters, "trainable_parameters"):
-            parameters = parameters.trainable_parameters()
+        parameters = trainable(parameters)
         fresh = self._tx.init(parameters)
         form = tree.map(lambda leaf: _Form(leaf.shape, str(leaf.dtype)), fresh)
         self._keep(_fitted(form, self._state) if ENTRY in self._state else fresh)
@@ -111,10 +110,10 @@ class TransformationOptimizer(Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         rates = dict.fromkeys(self._rates(), as_scalar(learning_rate))
-        if self._form is None or ENTRY not in self._state:
-            self._early_rate = as_scalar(learning_rate)
-        else:
+        if self._has_state:
             self._keep(tree.set(_fitted(self._form, self._state), rates))
+        else:
+            self._early_rate = as_scalar(learning_rate)
 
     def _require_state(self, state: Any) -> None:
         super()._require_state(state)
@@ -127,17 +126,21 @@ class TransformationOptimizer(Optimizer):
             _fitted(self._form, state)
         self._early_rate = None  # what is assigned later counts
 
+    @property
+    def _has_state(self) -> bool:
+        """Whether there is a state, and a form to read it by."""
+        return self._form is not None and ENTRY in self._state
+
     def _rates(self) -> dict[str, Any]:
         """The learning rates in the state; before there is one, those that it will begin with."""
-        has_state = self._form is not None and ENTRY in self._state
-        state = _fitted(self._form, self._state) if has_state else self._state.get(ENTRY) or self._beginning()
+        state = _fitted(self._form, self._state) if self._has_state else self._state.get(ENTRY) or self._beginning()
         rates = tree.get_all(state, "learning_rate")
         if not rates:
             raise KeyError(
                 f"as_optimizer: the state must hold a learning_rate, got none from {self._tx!r}. "
                 "Put scale_by_learning_rate into the chain."
             )
-        return rates if has_state or self._early_rate is None else dict.fromkeys(rates, self._early_rate)
+        return rates if self._has_state or self._early_rate is None else dict.fromkeys(rates, self._early_rate)
 
     def _beginning(self) -> State:
         """The state on no parameters at all, which has the same scalars."""

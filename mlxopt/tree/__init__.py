@@ -47,3 +47,4 @@ from mlxopt.tree.structure import map_with_path as map_with_path
 from mlxopt.tree.structure import naming as naming
 from mlxopt.tree.structure import on_streams as on_streams
 from mlxopt.tree.structure import paths as paths
+from mlxopt.tree.structure import with_leaves as with_leaves

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from mlxopt.tree.structure import Tree, leaves, map
+from mlxopt.tree.structure import Tree, leaves, map, with_leaves
 
 
 def split_key_like(key: mx.array, tree: Tree) -> Tree:
@@ -19,8 +19,7 @@ def split_key_like(key: mx.array, tree: Tree) -> Tree:
         (2,)
     """
     count = len(leaves(tree))
-    keys = iter(mx.random.split(key, count) if count else [])
-    return map(lambda _: next(keys), tree)
+    return with_leaves(tree, mx.random.split(key, count) if count else [])
 
 
 def random_like(

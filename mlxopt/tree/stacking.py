@@ -5,7 +5,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxopt.tree.dtypes import require_array
-from mlxopt.tree.structure import Tree, map, map_with_path, place
+from mlxopt.tree.structure import Tree, map_with_path, place, with_leaves
 
 LARGEST_STACK = {mx.DeviceType.cpu: 2**16, mx.DeviceType.gpu: 2**24}
 """Elements of a stack: enough to keep the device busy, and a bound on the memory of all that is computed from it."""
@@ -44,5 +44,4 @@ def map_stacked(f: Callable[[mx.array], mx.array], tree: Tree) -> Tree:
                 together = f(mx.stack([every[index] for index in stack]))
                 apart = mx.split(together, len(stack)) if len(stack) > 1 else [together]
                 results.update((index, part.squeeze(0)) for index, part in zip(stack, apart, strict=True))
-    in_order = iter(range(len(every)))
-    return map(lambda _: results[next(in_order)], tree)
+    return with_leaves(tree, [results[index] for index in range(len(every))])

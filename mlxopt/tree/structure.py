@@ -5,7 +5,7 @@ holes: no leaf at all, and a hole fits only another hole.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -287,3 +287,14 @@ def paths(tree: Tree) -> list[str]:
         ['layers.0.weight', 'layers.1.weight']
     """
     return [path for path, _ in items(tree)]
+
+
+def with_leaves(tree: Tree, leaves: Iterable[Any]) -> Tree:
+    """Put other leaves, in order, in the place of those of a tree.
+
+    Example:
+        >>> with_leaves({"a": 1, "b": [2, None, 3]}, [10, 20, 30])
+        {'a': 10, 'b': [20, None, 30]}
+    """
+    following = iter(leaves)
+    return map(lambda _: next(following), tree)

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, State
-from mlxopt.interop.optimizers.layout import Memory, Place, mirrored, ordered_like, parameters_of, places
+from mlxopt.interop.optimizers.layout import Memory, Place, mirrored, ordered_like, parameters_of, places, trainable
 from mlxopt.numerics import as_scalar
 from mlxopt.update import apply_updates
 
@@ -58,8 +58,7 @@ class Optimizer:
         Args:
             parameters: Tree of parameters; of a module, those that are trainable.
         """
-        if hasattr(parameters, "trainable_parameters"):
-            parameters = parameters.trainable_parameters()
+        parameters = trainable(parameters)
         if not isinstance(parameters, dict):
             raise TypeError(f"{self._name}: parameters must be a dict, got {parameters!r}. Put them into one.")
         if "step" not in self._state:
@@ -96,11 +95,11 @@ class Optimizer:
                 self._state[name] = _as_array(schedule(count))
             self._state["step"] = self.step + 1
             with tree.naming(self._name):
-                moved = iter(self._apply(list(places(gradients, chosen, self._state))))
+                moved = self._apply(list(places(gradients, chosen, self._state)))
         except BaseException:
             self._state.update(before)
             raise
-        return tree.map(lambda _: next(moved), gradients)
+        return tree.with_leaves(gradients, moved)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: Memory) -> mx.array:
         """Return one parameter after the update, and write its memory.

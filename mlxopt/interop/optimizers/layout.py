@@ -45,8 +45,12 @@ def places(gradients: Any, parameters: Any, state: Any, path: str = "") -> Itera
 def parameters_of(gradients: Any, parameters: Any) -> Any:
     """The parameters that have a gradient, in the structure of the gradients."""
     memories = tree.map(lambda _: {}, gradients)
-    chosen = iter([place.parameter for place in places(gradients, parameters, memories)])
-    return tree.map(lambda _: next(chosen), gradients)
+    return tree.with_leaves(gradients, [place.parameter for place in places(gradients, parameters, memories)])
+
+
+def trainable(parameters: Any) -> Any:
+    """The tree of parameters; of a module, those that are trainable."""
+    return parameters.trainable_parameters() if hasattr(parameters, "trainable_parameters") else parameters
 
 
 def at(node: Any, key: Any) -> Any:

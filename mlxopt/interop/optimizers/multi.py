@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.interop.optimizers.base import Optimizer
-from mlxopt.interop.optimizers.layout import parameters_of
+from mlxopt.interop.optimizers.layout import parameters_of, trainable
 from mlxopt.tree.structure import children, is_container, is_record
 
 Filter = Callable[[str, mx.array], bool]
@@ -47,8 +47,7 @@ class MultiOptimizer(Optimizer):
         Args:
             parameters: Tree of parameters; of a module, those that are trainable.
         """
-        if hasattr(parameters, "trainable_parameters"):
-            parameters = parameters.trainable_parameters()
+        parameters = trainable(parameters)
         for optimizer, part in zip(self.optimizers, self._parts(parameters, parameters), strict=True):
             optimizer.init(part)
 
