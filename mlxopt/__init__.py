@@ -8,11 +8,15 @@ except ImportError as error:
         "'mlxopt[cuda13]'. On macOS: pip install mlx."
     ) from error
 
-from mlxopt import checkpoint as checkpoint
+import importlib as _importlib
+import types as _types
+import typing as _typing
+
 from mlxopt import schedules as schedules
 from mlxopt import tree as tree
 from mlxopt.base import EmptyState as EmptyState
 from mlxopt.base import GradientTransformation as GradientTransformation
+from mlxopt.base import Inner as Inner
 from mlxopt.base import identity as identity
 from mlxopt.base import set_to_zero as set_to_zero
 from mlxopt.base import stateless as stateless
@@ -24,127 +28,141 @@ from mlxopt.combine import freeze as freeze
 from mlxopt.combine import masked as masked
 from mlxopt.combine import named_chain as named_chain
 from mlxopt.combine import partition as partition
-from mlxopt.inspection import describe as describe
-from mlxopt.inspection import plot as plot
-from mlxopt.matrices import newton_schulz as newton_schulz
-from mlxopt.numerics import as_scalar as as_scalar
-from mlxopt.numerics import bias_correction as bias_correction
-from mlxopt.numerics import debias as debias
-from mlxopt.numerics import new_count as new_count
-from mlxopt.numerics import per_step as per_step
-from mlxopt.numerics import rms_divisor as rms_divisor
-from mlxopt.numerics import rms_normalizer as rms_normalizer
-from mlxopt.numerics import root_of_sum as root_of_sum
-from mlxopt.numerics import running_mean as running_mean
-from mlxopt.numerics import safe_increment as safe_increment
-from mlxopt.numerics import safe_norm as safe_norm
-from mlxopt.numerics import safe_root_mean_squares as safe_root_mean_squares
-from mlxopt.numerics import scheduled as scheduled
-from mlxopt.numerics import sign as sign
-from mlxopt.numerics import unbiased_mean as unbiased_mean
-from mlxopt.optimizers import FactoredState as FactoredState
-from mlxopt.optimizers import ScaleByAdaDeltaState as ScaleByAdaDeltaState
-from mlxopt.optimizers import ScaleByAdamaxState as ScaleByAdamaxState
-from mlxopt.optimizers import ScaleByAdamState as ScaleByAdamState
-from mlxopt.optimizers import ScaleByAmsgradState as ScaleByAmsgradState
-from mlxopt.optimizers import ScaleByBeliefState as ScaleByBeliefState
-from mlxopt.optimizers import ScaleByLionState as ScaleByLionState
-from mlxopt.optimizers import ScaleByRadamState as ScaleByRadamState
-from mlxopt.optimizers import ScaleByRmsState as ScaleByRmsState
-from mlxopt.optimizers import ScaleByRssState as ScaleByRssState
-from mlxopt.optimizers import ScaleByRStdDevState as ScaleByRStdDevState
-from mlxopt.optimizers import adabelief as adabelief
-from mlxopt.optimizers import adadelta as adadelta
-from mlxopt.optimizers import adafactor as adafactor
-from mlxopt.optimizers import adagrad as adagrad
-from mlxopt.optimizers import adam as adam
-from mlxopt.optimizers import adamax as adamax
-from mlxopt.optimizers import adamaxw as adamaxw
-from mlxopt.optimizers import adamw as adamw
-from mlxopt.optimizers import amsgrad as amsgrad
-from mlxopt.optimizers import is_hidden_matrix as is_hidden_matrix
-from mlxopt.optimizers import lion as lion
-from mlxopt.optimizers import muon as muon
-from mlxopt.optimizers import nadam as nadam
-from mlxopt.optimizers import nadamw as nadamw
-from mlxopt.optimizers import radam as radam
-from mlxopt.optimizers import rmsprop as rmsprop
-from mlxopt.optimizers import scale_by_adadelta as scale_by_adadelta
-from mlxopt.optimizers import scale_by_adam as scale_by_adam
-from mlxopt.optimizers import scale_by_adamax as scale_by_adamax
-from mlxopt.optimizers import scale_by_amsgrad as scale_by_amsgrad
-from mlxopt.optimizers import scale_by_belief as scale_by_belief
-from mlxopt.optimizers import scale_by_factored_rms as scale_by_factored_rms
-from mlxopt.optimizers import scale_by_lion as scale_by_lion
-from mlxopt.optimizers import scale_by_muon as scale_by_muon
-from mlxopt.optimizers import scale_by_radam as scale_by_radam
-from mlxopt.optimizers import scale_by_rms as scale_by_rms
-from mlxopt.optimizers import scale_by_rss as scale_by_rss
-from mlxopt.optimizers import scale_by_stddev as scale_by_stddev
-from mlxopt.optimizers import sgd as sgd
-from mlxopt.optimizers import sign_sgd as sign_sgd
-from mlxopt.optimizers import signum as signum
+from mlxopt.compiled.step import compile_step as compile_step
+from mlxopt.compiled.step import compile_update as compile_update
+from mlxopt.hyperparameters import InjectHyperparamsState as InjectHyperparamsState
+from mlxopt.hyperparameters import inject_hyperparams as inject_hyperparams
+from mlxopt.inspection.describing import describe as describe
+from mlxopt.inspection.plotting import plot as plot
+from mlxopt.numerics.dtypes import widen as widen
+from mlxopt.numerics.matrices import newton_schulz as newton_schulz
+from mlxopt.numerics.scalars import bias_correction as bias_correction
+from mlxopt.numerics.scalars import new_count as new_count
+from mlxopt.numerics.scalars import safe_increment as safe_increment
+from mlxopt.numerics.scalars import sign as sign
+from mlxopt.numerics.scalars import times as times
+from mlxopt.numerics.sums import abs_sq as abs_sq
+from mlxopt.numerics.sums import safe_norm as safe_norm
+from mlxopt.numerics.sums import safe_root_mean_squares as safe_root_mean_squares
+from mlxopt.numerics.sums import total as total
+from mlxopt.optimizers.adabelief import ScaleByBeliefState as ScaleByBeliefState
+from mlxopt.optimizers.adabelief import adabelief as adabelief
+from mlxopt.optimizers.adabelief import scale_by_belief as scale_by_belief
+from mlxopt.optimizers.adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState
+from mlxopt.optimizers.adadelta import adadelta as adadelta
+from mlxopt.optimizers.adadelta import scale_by_adadelta as scale_by_adadelta
+from mlxopt.optimizers.adafactor import FactoredState as FactoredState
+from mlxopt.optimizers.adafactor import adafactor as adafactor
+from mlxopt.optimizers.adafactor import scale_by_factored_rms as scale_by_factored_rms
+from mlxopt.optimizers.adagrad import ScaleByRssState as ScaleByRssState
+from mlxopt.optimizers.adagrad import adagrad as adagrad
+from mlxopt.optimizers.adagrad import scale_by_rss as scale_by_rss
+from mlxopt.optimizers.adam import ScaleByAdamState as ScaleByAdamState
+from mlxopt.optimizers.adam import adam as adam
+from mlxopt.optimizers.adam import adamw as adamw
+from mlxopt.optimizers.adam import nadam as nadam
+from mlxopt.optimizers.adam import nadamw as nadamw
+from mlxopt.optimizers.adam import scale_by_adam as scale_by_adam
+from mlxopt.optimizers.adamax import ScaleByAdamaxState as ScaleByAdamaxState
+from mlxopt.optimizers.adamax import adamax as adamax
+from mlxopt.optimizers.adamax import adamaxw as adamaxw
+from mlxopt.optimizers.adamax import scale_by_adamax as scale_by_adamax
+from mlxopt.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
+from mlxopt.optimizers.amsgrad import amsgrad as amsgrad
+from mlxopt.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+from mlxopt.optimizers.lion import ScaleByLionState as ScaleByLionState
+from mlxopt.optimizers.lion import lion as lion
+from mlxopt.optimizers.lion import scale_by_lion as scale_by_lion
+from mlxopt.optimizers.muon import is_hidden_matrix as is_hidden_matrix
+from mlxopt.optimizers.muon import muon as muon
+from mlxopt.optimizers.muon import scale_by_muon as scale_by_muon
+from mlxopt.optimizers.radam import ScaleByRadamState as ScaleByRadamState
+from mlxopt.optimizers.radam import radam as radam
+from mlxopt.optimizers.radam import scale_by_radam as scale_by_radam
+from mlxopt.optimizers.rmsprop import ScaleByRmsState as ScaleByRmsState
+from mlxopt.optimizers.rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
+from mlxopt.optimizers.rmsprop import rmsprop as rmsprop
+from mlxopt.optimizers.rmsprop import scale_by_rms as scale_by_rms
+from mlxopt.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
+from mlxopt.optimizers.sgd import sgd as sgd
+from mlxopt.optimizers.sign import sign_sgd as sign_sgd
+from mlxopt.optimizers.sign import signum as signum
 from mlxopt.readable import readable as readable
-from mlxopt.schedules import Curve as Curve
-from mlxopt.schedules import clipped as clipped
-from mlxopt.schedules import constant_schedule as constant_schedule
-from mlxopt.schedules import cosine_decay as cosine_decay
-from mlxopt.schedules import cosine_decay_schedule as cosine_decay_schedule
-from mlxopt.schedules import cosine_onecycle_schedule as cosine_onecycle_schedule
-from mlxopt.schedules import exponential_decay as exponential_decay
-from mlxopt.schedules import inverse_sqrt_schedule as inverse_sqrt_schedule
-from mlxopt.schedules import join_schedules as join_schedules
-from mlxopt.schedules import linear_onecycle_schedule as linear_onecycle_schedule
-from mlxopt.schedules import linear_schedule as linear_schedule
-from mlxopt.schedules import linear_to_zero as linear_to_zero
-from mlxopt.schedules import piecewise_constant_schedule as piecewise_constant_schedule
-from mlxopt.schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
-from mlxopt.schedules import polynomial_schedule as polynomial_schedule
-from mlxopt.schedules import relative_step_schedule as relative_step_schedule
-from mlxopt.schedules import repeated as repeated
-from mlxopt.schedules import rex_schedule as rex_schedule
-from mlxopt.schedules import scaled as scaled
-from mlxopt.schedules import sgdr_schedule as sgdr_schedule
-from mlxopt.schedules import shifted as shifted
-from mlxopt.schedules import step_decay as step_decay
-from mlxopt.schedules import warmup_constant_schedule as warmup_constant_schedule
-from mlxopt.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from mlxopt.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from mlxopt.schedules import with_warmup as with_warmup
-from mlxopt.schedules import wsd_schedule as wsd_schedule
-from mlxopt.step import compile_step as compile_step
-from mlxopt.step import compile_update as compile_update
-from mlxopt.transforms import AddDecayedWeightsState as AddDecayedWeightsState
-from mlxopt.transforms import AddNoiseState as AddNoiseState
-from mlxopt.transforms import ClipByGlobalNormState as ClipByGlobalNormState
-from mlxopt.transforms import EmaState as EmaState
-from mlxopt.transforms import MonitorState as MonitorState
-from mlxopt.transforms import ScaleByLearningRateState as ScaleByLearningRateState
-from mlxopt.transforms import ScaleByScheduleState as ScaleByScheduleState
-from mlxopt.transforms import TraceState as TraceState
-from mlxopt.transforms import ZeroNansState as ZeroNansState
-from mlxopt.transforms import add_decayed_weights as add_decayed_weights
-from mlxopt.transforms import add_noise as add_noise
-from mlxopt.transforms import centralize as centralize
-from mlxopt.transforms import clip as clip
-from mlxopt.transforms import clip_by_block_rms as clip_by_block_rms
-from mlxopt.transforms import clip_by_global_norm as clip_by_global_norm
-from mlxopt.transforms import ema as ema
-from mlxopt.transforms import monitor as monitor
-from mlxopt.transforms import orthogonalize as orthogonalize
-from mlxopt.transforms import scale as scale
-from mlxopt.transforms import scale_by_learning_rate as scale_by_learning_rate
-from mlxopt.transforms import scale_by_param_block_norm as scale_by_param_block_norm
-from mlxopt.transforms import scale_by_param_block_rms as scale_by_param_block_rms
-from mlxopt.transforms import scale_by_schedule as scale_by_schedule
-from mlxopt.transforms import scale_by_shape as scale_by_shape
-from mlxopt.transforms import scale_by_sign as scale_by_sign
-from mlxopt.transforms import trace as trace
-from mlxopt.transforms import update_ratio as update_ratio
-from mlxopt.transforms import zero_nans as zero_nans
-from mlxopt.tree import MaskedNode as MaskedNode
-from mlxopt.tree import TreeError as TreeError
-from mlxopt.tree import by_path as by_path
+from mlxopt.schedules.combinators import clipped as clipped
+from mlxopt.schedules.combinators import repeated as repeated
+from mlxopt.schedules.combinators import scaled as scaled
+from mlxopt.schedules.combinators import shifted as shifted
+from mlxopt.schedules.combinators import with_warmup as with_warmup
+from mlxopt.schedules.curve import Curve as Curve
+from mlxopt.schedules.cycles import cosine_onecycle_schedule as cosine_onecycle_schedule
+from mlxopt.schedules.cycles import linear_onecycle_schedule as linear_onecycle_schedule
+from mlxopt.schedules.cycles import sgdr_schedule as sgdr_schedule
+from mlxopt.schedules.decay import constant_schedule as constant_schedule
+from mlxopt.schedules.decay import cosine_decay as cosine_decay
+from mlxopt.schedules.decay import cosine_decay_schedule as cosine_decay_schedule
+from mlxopt.schedules.decay import exponential_decay as exponential_decay
+from mlxopt.schedules.decay import linear_schedule as linear_schedule
+from mlxopt.schedules.decay import linear_to_zero as linear_to_zero
+from mlxopt.schedules.decay import polynomial_schedule as polynomial_schedule
+from mlxopt.schedules.decay import rex_schedule as rex_schedule
+from mlxopt.schedules.decay import step_decay as step_decay
+from mlxopt.schedules.joining import join_schedules as join_schedules
+from mlxopt.schedules.joining import piecewise_constant_schedule as piecewise_constant_schedule
+from mlxopt.schedules.joining import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from mlxopt.schedules.warmup import inverse_sqrt_schedule as inverse_sqrt_schedule
+from mlxopt.schedules.warmup import relative_step_schedule as relative_step_schedule
+from mlxopt.schedules.warmup import warmup_constant_schedule as warmup_constant_schedule
+from mlxopt.schedules.warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from mlxopt.schedules.warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from mlxopt.schedules.warmup import wsd_schedule as wsd_schedule
+from mlxopt.transforms.centering import centralize as centralize
+from mlxopt.transforms.clipping import ClipByGlobalNormState as ClipByGlobalNormState
+from mlxopt.transforms.clipping import clip as clip
+from mlxopt.transforms.clipping import clip_by_block_rms as clip_by_block_rms
+from mlxopt.transforms.clipping import clip_by_global_norm as clip_by_global_norm
+from mlxopt.transforms.decay import add_decayed_weights as add_decayed_weights
+from mlxopt.transforms.guards import ZeroNansState as ZeroNansState
+from mlxopt.transforms.guards import zero_nans as zero_nans
+from mlxopt.transforms.momentum import EmaState as EmaState
+from mlxopt.transforms.momentum import TraceState as TraceState
+from mlxopt.transforms.momentum import ema as ema
+from mlxopt.transforms.momentum import trace as trace
+from mlxopt.transforms.monitoring import MonitorState as MonitorState
+from mlxopt.transforms.monitoring import monitor as monitor
+from mlxopt.transforms.monitoring import update_ratio as update_ratio
+from mlxopt.transforms.noise import AddNoiseState as AddNoiseState
+from mlxopt.transforms.noise import add_noise as add_noise
+from mlxopt.transforms.orthogonalization import orthogonalize as orthogonalize
+from mlxopt.transforms.orthogonalization import scale_by_shape as scale_by_shape
+from mlxopt.transforms.scaling import scale as scale
+from mlxopt.transforms.scaling import scale_by_learning_rate as scale_by_learning_rate
+from mlxopt.transforms.scaling import scale_by_param_block_norm as scale_by_param_block_norm
+from mlxopt.transforms.scaling import scale_by_param_block_rms as scale_by_param_block_rms
+from mlxopt.transforms.scaling import scale_by_schedule as scale_by_schedule
+from mlxopt.transforms.scaling import scale_by_sign as scale_by_sign
+from mlxopt.tree.choice import by_path as by_path
+from mlxopt.tree.structure import MaskedNode as MaskedNode
+from mlxopt.tree.structure import TreeError as TreeError
 from mlxopt.update import apply_updates as apply_updates
 from mlxopt.update import incremental_update as incremental_update
 from mlxopt.update import periodic_update as periodic_update
+
+if _typing.TYPE_CHECKING:
+    from mlxopt import checkpoint as checkpoint
+    from mlxopt import interop as interop
+
+__version__ = "0.1.0"
+
+_GROUPS = ("schedules", "tree")
+_ROOMS = ("checkpoint", "interop")  # which load when they are first used
+
+
+def __getattr__(name: str) -> _types.ModuleType:
+    if name in _ROOMS:
+        return _importlib.import_module(f"mlxopt.{name}")
+    raise AttributeError(f"module 'mlxopt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    found = (name for name, value in globals().items() if not isinstance(value, _types.ModuleType))
+    return sorted([*(name for name in found if not name.startswith("_")), *_GROUPS, *_ROOMS, "__version__"])

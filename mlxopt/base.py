@@ -1,8 +1,8 @@
 """The words: what a gradient transformation is, how it is called, and how it reads when printed."""
 
 import contextlib
+import copy
 import difflib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from typing_extensions import Self
 
-from mlxopt import tree
+from mlxopt import tracing, tree
 from mlxopt.readable import literal, readable
+from mlxopt.signatures import needs_of
+from mlxopt.tree import forms
 
 Params = Any
 """Tree of parameters."""
@@ -28,7 +30,7 @@ Schedule = Callable[[Any], Any]
 ScalarOrSchedule = float | mx.array | Schedule
 """A hyperparameter that is constant or follows a schedule."""
 
-Choice = Any
+Mask = Any
 """Which leaves are meant: a function of path and leaf, or a tree of values that hold for all leaves below them."""
 
 COMMON_EXTRAS = frozenset({"value", "grad", "value_fn", "grad_fn", "obj_fn", "key"})
@@ -44,57 +46,42 @@ class EmptyState(NamedTuple):
     """
 
 
-class _Needs(NamedTuple):
-    """What an ``update`` function asks for, read from its signature."""
+class Inner(NamedTuple):
+    """What a wrapper says of a transformation that it calls.
 
-    params: bool
-    state: type | None
-    extras: frozenset[str]
-    required: frozenset[str]
-    any_extras: bool
+    Example:
+        >>> Inner(identity(), place=("inner_state",))
+        Inner(tx=identity(), place=('inner_state',), share=None)
+    """
 
-
-def _read_needs(update: Callable[..., Any]) -> _Needs:
-    try:
-        signature = inspect.signature(update, eval_str=True)
-    except NameError:  # an annotation that is text and names something local to the factory
-        signature = inspect.signature(update)
-    parameters = list(signature.parameters.values())
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) != 3:
-        raise TypeError(
-            f"GradientTransformation: update must take (updates, state, params), got {len(positional)} positional "
-            "parameters. Write update(updates, state, params=None), with extras as keyword-only parameters."
-        )
-    _, state, params = positional
-    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return _Needs(
-        params=params.default is params.empty,
-        state=state.annotation if isinstance(state.annotation, type) and hasattr(state.annotation, "_fields") else None,
-        extras=frozenset(p.name for p in keywords),
-        required=frozenset(p.name for p in keywords if p.default is p.empty),
-        any_extras=any(p.kind is p.VAR_KEYWORD for p in parameters),
-    )
+    tx: "GradientTransformation"
+    place: tuple[Any, ...] | None = None  # where its state stands in that of the wrapper; None if nowhere as it is
+    share: Callable[[Params], Params] | None = None  # what it sees of the parameters; None if all
 
 
-class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]):
-    """A pair of pure functions, ``init(params) -> state`` and ``update(updates, state, params, **extra)``.
+class GradientTransformation:
+    """A pair of pure functions: ``init(params) -> state`` and ``update(updates, state, params, **extra)``.
 
     ``update`` returns the new updates and the new state. Around the two functions it is given, a transformation
 
-    * does its arithmetic in float32: float16 and bfloat16 updates are widened before ``update`` sees them, and what it
-      returns is rounded once, to the dtype that came in;
+    * does its arithmetic in float32: float16 and bfloat16 updates, parameters and memory are widened before ``update``
+      sees them, and what it returns is rounded once, to the dtypes that came in;
     * checks how it is called: arrays at the leaves, updates that fit the parameters, ``params`` if that parameter of
       ``update`` has no default, the type of the state if that parameter is annotated with a NamedTuple, and the extra
       arguments, which are the keyword-only parameters of ``update``;
+    * hands a transformation inside another one only the extra arguments that it has a use for;
     * checks what it returns: updates and state have the structure, shapes and dtypes of those that came in.
+
+    It unpacks: ``init, update = tx``.
 
     Args:
         init: Function from parameters to a state that holds arrays only.
         update: Function of ``(updates, state, params)`` and keyword-only extras.
-        inner: Transformations that ``update`` calls; it takes their extras, and hands them on with ``accepted``.
-        share: Function from parameters to what each of these sees of them; each sees all by default.
-        stages: The same for a chain, which dissolves when it is put into another chain.
+        inner: Transformations that ``update`` calls, or an :class:`Inner` for each, with which ``describe`` finds their
+            states. What they take as extras this one takes as well.
+        as_stored: Let ``update`` see parameters and memory in the dtypes in which they are stored: for what hands them
+            to other transformations, or rounds by itself.
+        stages: The transformations of a chain, which dissolves when it is put into another chain.
 
     Example:
         >>> def flip():
@@ -110,105 +97,92 @@ class GradientTransformation(tuple[Callable[..., State], Callable[..., tuple[Upd
 
     name: str
     stages: tuple["GradientTransformation", ...] | None
-    inner: tuple["GradientTransformation", ...] | None
-    share: Callable[[Params], list[Params]]
+    inner: tuple[Inner, ...]
+    extras: frozenset[str]  # with a use here or in a transformation inside
 
-    def __new__(
-        cls,
+    def __init__(
+        self,
         init: Callable[..., State],
         update: Callable[..., tuple[Updates, State]],
         *,
-        inner: Iterable["GradientTransformation"] | None = None,
-        share: Callable[[Params], list[Params]] | None = None,
+        inner: Iterable["Inner | GradientTransformation"] | None = None,
+        as_stored: bool = False,
         stages: Iterable["GradientTransformation"] | None = None,
-    ) -> Self:
+    ) -> None:
         for role, function in (("init", init), ("update", update)):
             if not callable(function):
                 raise TypeError(
                     f"GradientTransformation: {role} must be a function, got {function!r}. Pass a function."
                 )
-
-        def checked_init(params: Params) -> State:
-            with tree.naming(self.name):
-                tree.map(tree.require_array, params)
-                state = init(params)
-                tree.map(tree.require_array, state)
-                return state
-
-        def checked_update(
-            updates: Updates, state: State, params: Params | None = None, **extra: Any
-        ) -> tuple[Updates, State]:
-            self._check_call(state, params, extra)
-            with tree.naming(self.name), _entering() as outermost:
-                if outermost and params is not None:
-                    with tree.naming(f"{self.name}: updates do not fit params"):
-                        wide = tree.map(_wide_and_fitting, params, updates, holes=True)
-                else:
-                    wide = tree.map(tree.widen, updates)
-                returned = update(wide, state, params, **self.accepted(extra))
-                if not (isinstance(returned, tuple) and len(returned) == 2):
-                    raise TypeError(f"{self.name}: update must return (updates, state), got {returned!r}. Return both.")
-                changed, new_state = returned
-                if outermost:
-                    new_state = tree.map(_as_it_was, state, new_state)
-                return tree.map(_as_it_came, updates, changed), new_state
-
-        self = super().__new__(cls, (checked_init, checked_update))
-        self._raw = (init, update)
-        self._needs = _read_needs(update)
+        self._init, self._update, self._as_stored = init, update, as_stored
+        self._needs = needs_of(update)
         self.stages = None if stages is None else tuple(stages)
-        self.inner = self.stages if inner is None else tuple(inner)
-        self.share = share or (lambda params: [params] * len(self.inner or ()))
+        self.inner = tuple(part if isinstance(part, Inner) else Inner(part) for part in inner or ())
         self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
-        self._spell = lambda: f"{self.name}(...)"
-        return self
+        self._spell: Callable[[], str] = lambda: f"{self.name}(...)"
+        self.extras = self._needs.extras.union(*(part.tx.extras for part in self.inner))
+        self._any_extras: bool = self._needs.any_extras and (
+            inner is None or any(part.tx._any_extras for part in self.inner)
+        )
 
-    _raw: tuple[Callable[..., State], Callable[..., tuple[Updates, State]]]
-    _needs: _Needs
-    _spell: Callable[[], str]
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
 
-    @property
-    def init(self) -> Callable[[Params], State]:
-        """Function from parameters to the first state."""
-        return self[0]
+    def init(self, params: Params) -> State:
+        """Make the first state.
 
-    @property
-    def update(self) -> Callable[..., tuple[Updates, State]]:
-        """Function from updates, state, parameters and extras to new updates and the new state."""
-        return self[1]
+        Args:
+            params: Tree of parameters.
+        """
+        with tree.naming(self.name):
+            tree.map(tree.require_array, params)
+            state = self._init(params)
+            tree.map(tree.require_array, state)
+            return state
 
-    @property
-    def extras(self) -> frozenset[str]:
-        """Extra arguments with a use in this transformation or in one inside it."""
-        return self._needs.extras.union(*(inner.extras for inner in self.inner or ()))
+    def update(
+        self, updates: Updates, state: State, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, State]:
+        """Make new updates and the next state.
 
-    @property
-    def _any_extras(self) -> bool:
-        if self.inner is None:
-            return self._needs.any_extras
-        return any(inner._any_extras for inner in self.inner)
-
-    def accepted(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep the extra arguments that this transformation has a use for."""
-        return {name: value for name, value in extra.items() if self._any_extras or name in self.extras}
+        Args:
+            updates: Tree of gradients, or of what another transformation made of them.
+            state: What ``init`` or the last ``update`` returned.
+            params: Tree of parameters.
+            extra: Extra arguments, by name.
+        """
+        with tree.naming(self.name), _entering() as outermost:
+            self._require_call(state, params, extra, outermost)
+            used = {name: value for name, value in extra.items() if self._any_extras or name in self.extras}
+            if outermost and params is not None:
+                with tree.naming(f"{self.name}: updates do not fit params"):
+                    wide = tree.map(forms.wide_and_fitting, params, updates, holes=True)
+            else:
+                wide = tree.map(forms.wide, updates)
+            update = tracing.inside(self._update)
+            if self._as_stored:
+                returned = update(wide, state, params, **used)
+            else:
+                wide_params = None if params is None else tree.map(forms.wide, params)
+                returned = update(wide, tree.map(forms.wide, state), wide_params, **used)
+            if not (isinstance(returned, tuple) and len(returned) == 2):
+                raise TypeError(f"{self.name}: update must return (updates, state), got {returned!r}. Return both.")
+            changed, new_state = returned
+            if outermost or not self._as_stored:
+                new_state = tree.map(forms.as_it_was, state, new_state)
+            return tree.map(forms.as_it_came, updates, changed), new_state
 
     def spelled(self, name: str, spell: Callable[[], str]) -> Self:
         """The same transformation under another name and expression."""
-        renamed = type(self)(*self._raw, inner=self.inner, share=self.share, stages=self.stages)
+        renamed = copy.copy(self)
         renamed.name, renamed._spell = name, spell
         return renamed
 
     def __repr__(self) -> str:
         return self._spell()
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def _check_call(self, state: State, params: Params | None, extra: Mapping[str, Any]) -> None:
-        if not self._any_extras:
+    def _require_call(self, state: State, params: Params | None, extra: Mapping[str, Any], outermost: bool) -> None:
+        if outermost and not self._any_extras:
             for name in sorted(extra.keys() - self.extras - COMMON_EXTRAS):
                 nearest = difflib.get_close_matches(name, self.extras | COMMON_EXTRAS, n=1)
                 advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
@@ -237,36 +211,6 @@ def _entering() -> Iterator[bool]:
         yield token.old_value is not True
     finally:
         _nested.reset(token)
-
-
-def _wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | None:
-    """Widen an update that has the shape of its parameter, in the key order of the parameters."""
-    if update is None:
-        return None
-    tree.require_same_shape(update, param)
-    return tree.widen(update)
-
-
-def _as_it_was(old: mx.array, new: mx.array) -> mx.array:
-    """Pass a new leaf of the state that has the form of the old one, in the key order of the old state."""
-    if not isinstance(new, mx.array):
-        raise tree.TreeError(f"update put {new!r} into the state, which holds arrays only. Wrap it in mx.array")
-    if (old.shape, old.dtype) != (new.shape, new.dtype):
-        raise tree.TreeError(
-            f"update turned a state of {old.dtype} and shape {old.shape} into {new.dtype} and shape {new.shape}. "
-            "Keep its form: a state that changes it would be compiled anew at every step"
-        )
-    return new
-
-
-def _as_it_came(update: mx.array, changed: mx.array) -> mx.array:
-    """Round what became of an update to the dtype in which it came."""
-    tree.require_same_shape(changed, update)
-    if mx.issubdtype(changed.dtype, mx.inexact) and not mx.issubdtype(update.dtype, mx.inexact):
-        raise tree.TreeError(f"a {update.dtype} update would be cut to whole numbers. Cast it, or mask this leaf")
-    if changed.dtype == mx.complex64 != update.dtype:
-        raise tree.TreeError(f"a {update.dtype} update would lose its imaginary part. Return its real part")
-    return changed if changed.dtype == update.dtype else changed.astype(update.dtype)
 
 
 def require_transformation(where: str, tx: Any) -> None:

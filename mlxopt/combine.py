@@ -1,15 +1,21 @@
 """Making transformations from transformations: one after the other, or each on its own leaves."""
 
-import inspect
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import mlx.core as mx
-
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, State, Updates, require_transformation, set_to_zero
+from mlxopt.base import (
+    GradientTransformation,
+    Inner,
+    Mask,
+    Params,
+    State,
+    Updates,
+    require_transformation,
+    set_to_zero,
+)
 from mlxopt.readable import readable
-from mlxopt.tree.choice import assign, require_match, split
+from mlxopt.tree.choice import Choice
 
 
 @readable
@@ -45,11 +51,12 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
             )
         new_states = []
         for stage, old in zip(stages, state, strict=True):
-            updates, new = stage.update(updates, old, params, **stage.accepted(extra))
+            updates, new = stage.update(updates, old, params, **extra)
             new_states.append(new)
         return updates, tuple(new_states)
 
-    return GradientTransformation(init_fn, update_fn, stages=stages)
+    inner = [Inner(stage, (index,)) for index, stage in enumerate(stages)]
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True, stages=stages)
 
 
 def _require_one_by_one(where: str, part: Any, call: str) -> None:
@@ -92,10 +99,11 @@ def named_chain(*transformations: tuple[str, GradientTransformation]) -> Gradien
         _require_names("named_chain", state, stages)
         new_states = {}
         for name, stage in stages.items():
-            updates, new_states[name] = stage.update(updates, state[name], params, **stage.accepted(extra))
+            updates, new_states[name] = stage.update(updates, state[name], params, **extra)
         return updates, new_states
 
-    return GradientTransformation(init_fn, update_fn, inner=stages.values())
+    inner = [Inner(stage, (name,)) for name, stage in stages.items()]
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True)
 
 
 def _require_names(where: str, states: Any, names: Mapping[Any, Any]) -> None:
@@ -116,47 +124,8 @@ class MaskedState(NamedTuple):
     inner_state: State  # has holes where leaves are left out
 
 
-def require_mask(where: str, mask: Choice, name: str = "mask") -> None:
-    """Raise unless ``mask`` may be the choice of a mask."""
-    if isinstance(mask, str):
-        raise TypeError(
-            f"{where}: {name} must be a tree or a function of path and leaf, got {mask!r}. Write by_path({mask!r})."
-        )
-    _require_choice(where, name, mask)
-
-
-def _require_choice(where: str, name: str, choice: Choice) -> None:
-    if choice is None:
-        raise TypeError(f"{where}: {name} must be a tree or a function of path and leaf, got None. Say what is meant.")
-    if callable(choice):
-        try:
-            inspect.signature(choice).bind("path", "leaf")
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"{where}: {name} must be a function of path and leaf, got one of other arguments. "
-                f"Write lambda path, leaf: ..., for example lambda path, leaf: leaf.ndim > 1."
-            ) from None
-
-
-def asked_about(where: str, choice: Choice, updates: Updates, params: Params | None) -> Any:
-    """The tree a choice is made on: the parameters, and for want of them the updates where only paths count."""
-    if params is None and callable(choice) and not isinstance(choice, tree.PathPredicate):
-        raise ValueError(
-            f"{where}: update needs params to ask a function about their leaves, got None. "
-            "Call update(updates, state, params)."
-        )
-    return updates if params is None else params
-
-
-def _keep(updates: Updates, kept: Any) -> Updates:
-    """Put holes where leaves are not kept."""
-    return tree.map(lambda keep, u: u if keep else tree.MaskedNode(), kept, updates, holes=True)
-
-
 @readable
-def masked(
-    inner: GradientTransformation, mask: Choice, *, otherwise: Literal["pass", "zero"]
-) -> GradientTransformation:
+def masked(inner: GradientTransformation, mask: Mask, *, otherwise: Literal["pass", "zero"]) -> GradientTransformation:
     """Apply a transformation to some leaves only.
 
     Args:
@@ -173,37 +142,25 @@ def masked(
         {'w': array(-0.1, dtype=float32), 'b': array(0, dtype=float32)}
     """
     require_transformation("masked", inner)
-    require_mask("masked", mask)
+    chosen = Choice.of("masked", "mask", mask)
     checks.choice("masked", "otherwise", otherwise, ("pass", "zero"))
 
-    def share(params: Params) -> list[Params]:
-        return [_keep(params, assign(mask, params, require_bool))]
-
     def init_fn(params: Params) -> MaskedState:
-        require_match(mask, params)
-        return MaskedState(inner.init(*share(params)))
+        _, kept = chosen.first(params).split(params)
+        return MaskedState(inner.init(kept))
 
     def update_fn(
         updates: Updates, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, MaskedState]:
-        kept = assign(mask, asked_about("masked", mask, updates, params), require_bool)
-        inner_params = None if params is None else _keep(params, kept)
-        changed, inner_state = inner.update(
-            _keep(updates, kept), state.inner_state, inner_params, **inner.accepted(extra)
-        )
+        answers = chosen.again(updates, params)
+        other, own = answers.split(updates)
+        _, own_params = answers.split(params)
+        changed, inner_state = inner.update(own, state.inner_state, own_params, **extra)
+        left = other if otherwise == "pass" else tree.zeros_like(other)
+        return answers.join([left, changed]), MaskedState(inner_state)
 
-        def filled(old: mx.array, new: mx.array | None) -> mx.array:
-            return new if new is not None else old if otherwise == "pass" else mx.zeros_like(old)
-
-        return tree.map(filled, updates, changed, holes=True), MaskedState(inner_state)
-
-    return GradientTransformation(init_fn, update_fn, inner=[inner], share=share)
-
-
-def require_bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise tree.TreeError(f"the mask must be True or False, got {value!r}. It is fixed before any number is known")
-    return value
+    part = Inner(inner, ("inner_state",), lambda params: chosen.again(params, params).split(params)[1])
+    return GradientTransformation(init_fn, update_fn, inner=[part], as_stored=True)
 
 
 class PartitionState(NamedTuple):
@@ -213,7 +170,7 @@ class PartitionState(NamedTuple):
 
 
 @readable
-def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Choice) -> GradientTransformation:
+def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Mask) -> GradientTransformation:
     """Give every leaf to the transformation of its label.
 
     Args:
@@ -231,7 +188,6 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
         raise TypeError(f"partition: transforms must be a dict of transformations by label, got {transforms!r}.")
     for tx in transforms.values():
         require_transformation("partition", tx)
-    _require_choice("partition", "param_labels", param_labels)
     for label in transforms:
         if label is None or isinstance(label, tuple):
             raise TypeError(
@@ -239,41 +195,34 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ch
                 "container and a hole. Use a string."
             )
     transforms = dict(transforms)
-    position = {label: index for index, label in enumerate(transforms)}
-
-    def known(label: Any) -> int:
-        if not isinstance(label, Hashable) or label not in position:
-            raise tree.TreeError(f"the label {label!r} has no transformation; there are {list(position)}. Add it")
-        return position[label]
-
-    def share(params: Params) -> list[Params]:
-        return split(assign(param_labels, params, known), params, len(transforms))
+    labelled = Choice.of("partition", "param_labels", param_labels, list(transforms))
 
     def init_fn(params: Params) -> PartitionState:
-        require_match(param_labels, params)
-        parts = zip(transforms.items(), share(params), strict=True)
+        parts = zip(transforms.items(), labelled.first(params).split(params), strict=True)
         return PartitionState({label: tx.init(part) for (label, tx), part in parts})
 
     def update_fn(
         updates: Updates, state: PartitionState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, PartitionState]:
         _require_names("partition", state.inner_states, transforms)
-        count = len(transforms)
-        labels = assign(param_labels, asked_about("partition", param_labels, updates, params), known)
-        own_params = [None] * count if params is None else split(labels, params, count)
+        answers = labelled.again(updates, params)
         parts, new_states = [], {}
-        for label, own, own_param in zip(transforms, split(labels, updates, count), own_params, strict=True):
-            tx = transforms[label]
-            changed, new_states[label] = tx.update(own, state.inner_states[label], own_param, **tx.accepted(extra))
+        for (label, tx), own, own_params in zip(
+            transforms.items(), answers.split(updates), answers.split(params), strict=True
+        ):
+            changed, new_states[label] = tx.update(own, state.inner_states[label], own_params, **extra)
             parts.append(changed)
-        gathered = tree.map(lambda index, *changed: changed[index], labels, *parts, holes=True)
-        return gathered, PartitionState(new_states)
+        return answers.join(parts), PartitionState(new_states)
 
-    return GradientTransformation(init_fn, update_fn, inner=transforms.values(), share=share)
+    def share(index: int) -> Callable[[Params], Params]:
+        return lambda params: labelled.again(params, params).split(params)[index]
+
+    inner = [Inner(tx, ("inner_states", label), share(i)) for i, (label, tx) in enumerate(transforms.items())]
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True)
 
 
 @readable
-def freeze(mask: Choice) -> GradientTransformation:
+def freeze(mask: Mask) -> GradientTransformation:
     """Replace the updates of some leaves by zeros; put it last in a chain.
 
     Args:
@@ -287,5 +236,4 @@ def freeze(mask: Choice) -> GradientTransformation:
         >>> tx.update(grads, tx.init(grads))[0]
         {'embedding': {'weight': array(0, dtype=float32)}, 'head': array(1, dtype=float32)}
     """
-    require_mask("freeze", mask)
-    return masked(set_to_zero(), mask, otherwise="pass")
+    return masked(set_to_zero(), Choice("freeze", "mask", mask), otherwise="pass")

@@ -43,12 +43,17 @@ def readable(factory: Callable[P, R]) -> Callable[P, R]:
         built = factory(*args, **kwargs)
         if any(built is given for given in args):
             return built
-        return built.spelled(factory.__name__, lambda: _expression(factory.__name__, signature.bind(*args, **kwargs)))
+
+        def spell() -> str:
+            return f"{factory.__name__}({arguments_as_text(signature.bind(*args, **kwargs))})"
+
+        return built.spelled(factory.__name__, spell)
 
     return build
 
 
-def _expression(name: str, arguments: inspect.BoundArguments) -> str:
+def arguments_as_text(arguments: inspect.BoundArguments) -> str:
+    """Write the arguments of a call as a reader would type them."""
     arguments.apply_defaults()
     spelled = []
     for parameter in arguments.signature.parameters.values():
@@ -59,7 +64,7 @@ def _expression(name: str, arguments: inspect.BoundArguments) -> str:
             spelled.append(literal(value))
         elif not (isinstance(value, (int, float, NoneType)) and not value and value == parameter.default):
             spelled.append(f"{parameter.name}={literal(value)}")
-    return f"{name}({', '.join(spelled)})"
+    return ", ".join(spelled)
 
 
 def literal(value: Any) -> str:

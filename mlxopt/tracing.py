@@ -1,68 +1,74 @@
-"""What changes while a step is traced: scalars become inputs of the kernels that use them."""
+"""The door to the compiled room: all that lower rooms know of the program that is being traced, if one is."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
 
-
-class _Program(NamedTuple):
-    """Of the program that is being traced: its streams, and the scalars that have been made for them."""
-
-    streams: list[str]
-    scalars: dict[Any, tuple[mx.array, Any]]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-_program: ContextVar[_Program | None] = ContextVar("program", default=None)
+class Program(Protocol):
+    """A program that is being traced."""
+
+    def number(self, value: float) -> mx.array:
+        """A number as an input of the kernels that will use it."""
+        ...
+
+    def inside(self, f: F, *, integers: bool) -> F:
+        """A function with the numbers it closes over as inputs."""
+        ...
+
+    def on_leaves(self, f: Callable[..., Any], *, with_path: bool) -> Callable[..., Any]:
+        """A function of leaves as a function of a path and leaves, which works where that leaf has its place."""
+        ...
+
+    def stream(self, path: str) -> mx.Stream:
+        """Where the leaf of a path has its place."""
+        ...
 
 
-def _stream() -> str:
-    return str(mx.default_stream(mx.default_device()))
+_program: ContextVar[Program | None] = ContextVar("program", default=None)
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[None]:
+def tracing(program: Program) -> Iterator[None]:
     """Say that everything inside becomes one program."""
-    token = _program.set(_Program([_stream()], {}))
+    token = _program.set(program)
     try:
         yield
     finally:
         _program.reset(token)
 
 
-def as_input(scalar: float | mx.array) -> float | mx.array:
-    """Make a scalar an input of the kernels on the current stream, while a step is traced.
+def current() -> Program | None:
+    """The program that is being traced."""
+    return _program.get()
 
-    ``mx.compile`` prints numbers into the source of kernels, and every new source is compiled for about half a second;
-    an input may change without that. And it takes what two streams do to one scalar for the same, computes it on one of
-    them, and can then not fuse it into the kernels of the other; a copy of a copy is something else.
 
-    Args:
-        scalar: Number or 0-d array.
+def number(value: float) -> float | mx.array:
+    """A number that is no literal of a formula, but differs from run to run: an input while a program is traced.
 
     Example:
-        >>> as_input(0.9)
+        >>> number(0.9)
         0.9
     """
     program = _program.get()
-    if program is None:
-        return scalar
-    stream = _stream()
-    if stream not in program.streams:
-        program.streams.append(stream)
-    copies = program.streams.index(stream)
-    is_array = isinstance(scalar, mx.array)
-    key = (type(scalar), id(scalar) if is_array else repr(scalar), copies)
-    if key not in program.scalars:
-        made = scalar if isinstance(scalar, mx.array) else mx.contiguous(_array(scalar))
-        for _ in range(copies):
-            made = mx.contiguous(made)
-        program.scalars[key] = made, scalar  # which stays alive, so that no other gets its id
-    return program.scalars[key][0]
+    return value if program is None else program.number(value)
 
 
-def _array(number: float) -> mx.array:
-    is_count = isinstance(number, int) and -(2**31) <= number < 2**31
-    return mx.array(number, mx.int32) if is_count else mx.array(float(number))
+def inside(f: F, *, integers: bool = False) -> F:
+    """The function to call in place of ``f``: while a program is traced, one whose numbers are inputs.
+
+    Args:
+        f: Function that closes over numbers.
+        integers: Make inputs of integers too; they must not decide a shape or the length of a loop.
+
+    Example:
+        >>> inside(abs) is abs
+        True
+    """
+    program = _program.get()
+    return f if program is None else program.inside(f, integers=integers)

@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import Params, Updates
+from mlxopt.numerics.dtypes import widen
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
@@ -30,7 +31,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
             )
         if update.dtype == mx.complex64 != param.dtype:
             raise tree.TreeError(f"a {param.dtype} parameter cannot take a complex update. Take its real part")
-        return (tree.widen(param) + tree.widen(update)).astype(param.dtype)
+        return (widen(param) + widen(update)).astype(param.dtype)
 
     with tree.naming("apply_updates"):
         return tree.map(moved, params, updates, holes=True)
@@ -52,7 +53,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: floa
 
     def average(new: mx.array, old: mx.array) -> mx.array:
         tree.require_same_shape(new, old)
-        return (step_size * tree.widen(new) + (1 - step_size) * tree.widen(old)).astype(old.dtype)
+        return (step_size * widen(new) + (1 - step_size) * widen(old)).astype(old.dtype)
 
     with tree.naming("incremental_update"):
         return tree.map(average, new_tensors, old_tensors)

@@ -70,13 +70,13 @@ def copied(node: Any) -> Any:
 
 
 def widened(node: Any) -> Any:
-    return tree.map(tree.widen, node)
+    return tree.map(mo.widen, node)
 
 
 def ulp(x: mx.array) -> mx.array:
     """The distance from one number to the next in the dtype of an array, in float32."""
     smallest_normal = 2.0**-14 if x.dtype == mx.float16 else 2.0**-126
-    exponent = mx.floor(mx.log2(mx.maximum(mx.abs(tree.widen(x)), smallest_normal)))
+    exponent = mx.floor(mx.log2(mx.maximum(mx.abs(mo.widen(x)), smallest_normal)))
     return mx.array(mx.finfo(x.dtype).eps) * mx.power(2.0, exponent)
 
 

@@ -30,12 +30,13 @@ from hypothesis import strategies as st
 from strategies import Problem, plain, problems, same
 
 import mlxopt as mo
-from mlxopt import MaskedNode, TreeError, checkpoint, files, tree
-from mlxopt.checkpoint import CheckpointError, MismatchError
+from mlxopt import MaskedNode, TreeError, checkpoint, tree
+from mlxopt.checkpoint import CheckpointError, MismatchError, archive, files
+from mlxopt.checkpoint.forms import DTYPES as KNOWN_DTYPES
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-DTYPES = list(checkpoint.DTYPES.values())
+DTYPES = list(KNOWN_DTYPES.values())
 WORDS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
 
 
@@ -635,7 +636,7 @@ def test_arrays_of_mx_save_safetensors_are_refused_with_the_way_to_load_them(fil
 
 def test_a_newer_version_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "VERSION", 2)
+        patched.setattr(archive, "VERSION", 2)
         checkpoint.save(file, {})
     with pytest.raises(CheckpointError, match=r"got one of version 2, which is newer than 1\. Update mlxopt"):
         checkpoint.load(file, {})

@@ -75,9 +75,9 @@ def test_the_state_has_readable_names() -> None:
         "transformation.0.mu.layers.0.weight",
         "transformation.0.nu.layers.0.weight",
         "transformation.1.count",
-        "transformation.1.weight_decay",
+        "transformation.1.hyperparams.weight_decay",
         "transformation.2.count",
-        "transformation.2.learning_rate",
+        "transformation.2.hyperparams.learning_rate",
     ]
 
 

@@ -120,7 +120,7 @@ def without_memory(update: Callable[..., Any]) -> Any:
 
 
 def loses_the_dtype() -> Any:
-    return without_memory(lambda updates, params: tree.map(tree.widen, updates))
+    return without_memory(lambda updates, params: tree.map(mo.widen, updates))
 
 
 def takes_the_order_of_the_parameters() -> Any:
@@ -387,7 +387,7 @@ def shows_the_next_learning_rate(learning_rate: ScalarOrSchedule) -> GradientTra
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         updates, (first, rate) = tx.update(updates, state, params)
-        return updates, (first, rate._replace(learning_rate=mx.array(learning_rate(rate.count))))
+        return updates, (first, tree.set(rate, learning_rate=mx.array(learning_rate(rate.count))))
 
     return mo.GradientTransformation(tx.init, update)
 
@@ -400,8 +400,8 @@ def ignores_the_number_that_is_set(weight_decay: ScalarOrSchedule) -> GradientTr
     tx = mo.add_decayed_weights(weight_decay)
 
     def update(updates: Any, state: Any, params: Any) -> Any:
-        first = tx.init(params).weight_decay
-        return tx.update(updates, state if callable(weight_decay) else state._replace(weight_decay=first), params)
+        first = tree.get(tx.init(params), "weight_decay")
+        return tx.update(updates, state if callable(weight_decay) else tree.set(state, weight_decay=first), params)
 
     return mo.GradientTransformation(tx.init, update)
 

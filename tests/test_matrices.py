@@ -9,7 +9,10 @@ from strategies import number, same
 from test_kernels import kernels
 
 import mlxopt as mo
-from mlxopt import matrices, tree
+from mlxopt import tree
+from mlxopt.compiled.program import TracedProgram
+from mlxopt.numerics import matrices
+from mlxopt.tracing import tracing
 from mlxopt.tree import stacking
 
 SHAPES = [(5, 5), (3, 7), (7, 3), (2, 9), (1, 4), (4, 1), (1, 1)]
@@ -153,7 +156,7 @@ def test_stacks_keep_to_the_streams_of_their_leaves() -> None:
         seen.append((x.shape[0], mx.default_stream(mx.cpu) == other))
         return x
 
-    with tree.on_streams({"a.0": other, "a.2": other}):
+    with tracing(TracedProgram({"a.0": other, "a.2": other})):
         tree.map_stacked(noted, {"a": [mx.ones((2,))] * 5})
     assert sorted(seen) == [(2, True), (3, False)]
 

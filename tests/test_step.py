@@ -11,7 +11,7 @@ from strategies import plain_problem, same
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params
-from mlxopt.step import LARGE
+from mlxopt.compiled.streams import LARGE
 
 
 class Counted(NamedTuple):
@@ -26,7 +26,7 @@ def counted(inner: GradientTransformation) -> Counted:
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         traces.append(1)
-        return inner.update(updates, state, params, **inner.accepted(extra))
+        return inner.update(updates, state, params, **extra)
 
     return Counted(GradientTransformation(inner.init, update, inner=[inner]), traces)
 
@@ -206,9 +206,7 @@ def test_bfloat16_parameters_are_rounded_once() -> None:
     problem, tx = plain_problem(mx.bfloat16), mo.adamw(0.1)
     step, wide = mo.compile_update(tx), mo.compile_update(tx)
     params, state = step(problem.grads[0], tx.init(problem.params), problem.params)
-    exact, _ = wide(
-        tree.map(tree.widen, problem.grads[0]), tx.init(problem.params), tree.map(tree.widen, problem.params)
-    )
+    exact, _ = wide(tree.map(mo.widen, problem.grads[0]), tx.init(problem.params), tree.map(mo.widen, problem.params))
     assert same(params, tree.cast(exact, mx.bfloat16))
     assert all(leaf.dtype == mx.float32 for leaf in tree.leaves(state[0].mu))
 
@@ -393,7 +391,7 @@ def test_what_is_traced_inside_a_step_may_use_its_scalars() -> None:
     """Gradients, checkpoints and maps inside an update see the inputs that the step has made of numbers."""
 
     def inner(x: mx.array) -> mx.array:
-        return mx.sum(mo.running_mean(x, x * x, 0.75))
+        return mx.sum(mo.tree.update_moment(x, x * x, 0.75, 1))
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         slopes = tree.map(lambda u: mx.grad(mx.checkpoint(inner))(u) + mx.vmap(inner)(u)[:, None], updates)

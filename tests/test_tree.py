@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import plain
 
-from mlxopt import MaskedNode, TreeError, by_path, tree
-from mlxopt.tree.choice import split
+from mlxopt import MaskedNode, TreeError, by_path, total, tree, widen
+from mlxopt.tree.choice import Answers
+from mlxopt.tree.forms import wide
 from mlxopt.tree.structure import walk
 
 nn: Any = mlx.nn
@@ -320,14 +321,14 @@ def test_spread_of_a_prefix_holds_for_all_leaves_below() -> None:
 @given(NESTS)
 def test_split_shares_the_leaves_out_by_label(nest: Any) -> None:
     labels = tree.map(lambda leaf: leaf % 3, nest)
-    parts = split(labels, nest, 3)
+    parts = Answers(labels, [*range(3)]).split(nest)
     for label, part in enumerate(parts):
         kept = tree.map(lambda leaf, n=label: leaf if leaf % 3 == n else MaskedNode(), nest)
         assert repr(part) == repr(kept)
 
 
 def test_split_keeps_a_missing_leaf_in_its_own_part_only() -> None:
-    assert split({"a": 0, "b": 1}, {"a": None, "b": 5}, 2) == [
+    assert Answers({"a": 0, "b": 1}, [*range(2)]).split({"a": None, "b": 5}) == [
         {"a": None, "b": MaskedNode()},
         {"a": MaskedNode(), "b": 5},
     ]
@@ -343,7 +344,7 @@ def test_split_keeps_a_missing_leaf_in_its_own_part_only() -> None:
 )
 def test_split_of_a_tree_that_does_not_fit_names_the_path(nest: Any, message: str) -> None:
     with pytest.raises(TreeError, match=message):
-        split({"a": {"b": 0}}, nest, 1)
+        Answers({"a": {"b": 0}}, [*range(1)]).split(nest)
 
 
 @pytest.mark.parametrize(
@@ -543,7 +544,7 @@ def test_where_wants_one_structure() -> None:
     ],
 )
 def test_widen_brings_low_precision_to_float32(dtype: mx.Dtype, wide: mx.Dtype) -> None:
-    assert tree.widen(mx.ones((2,)).astype(dtype)).dtype == wide
+    assert widen(mx.ones((2,)).astype(dtype)).dtype == wide
 
 
 def test_memory_is_float32_for_low_precision_parameters() -> None:
@@ -563,7 +564,7 @@ def test_memory_of_an_integer_parameter_is_an_error_with_advice() -> None:
 @pytest.mark.parametrize("leaf", [1.0, 3, "a", b"a", {1}])
 def test_a_leaf_that_is_no_array_is_an_error_with_the_path(leaf: Any) -> None:
     with pytest.raises(TreeError, match=rf"at 'a\.1': every leaf must be an mx\.array, got {re.escape(repr(leaf))}"):
-        tree.map(tree.widen, {"a": [ARRAY, leaf]})
+        tree.map(wide, {"a": [ARRAY, leaf]})
 
 
 def test_cast_goes_to_one_dtype_or_leaves_the_tree() -> None:
@@ -810,6 +811,6 @@ def test_a_sum_of_many_keeps_its_digits(shape: tuple[int, ...]) -> None:
     x = mx.full(shape, 0.1)
     tenth = 0.10000000149011612  # the float32 nearest to 0.1
     exact = x.size * tenth
-    assert tree.total(x).item() == pytest.approx(exact, rel=1e-5)
-    assert tree.total(mx.transpose(x)).item() == pytest.approx(exact, rel=1e-5)
+    assert total(x).item() == pytest.approx(exact, rel=1e-5)
+    assert total(mx.transpose(x)).item() == pytest.approx(exact, rel=1e-5)
     assert tree.norm({"x": x}).item() == pytest.approx((exact * tenth) ** 0.5, rel=1e-5)

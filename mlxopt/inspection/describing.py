@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, require_transformation
-from mlxopt.combine import MaskedState, PartitionState
+from mlxopt.hyperparameters import InjectHyperparamsState
 from mlxopt.tree.structure import children, is_container
 
 WIDEST = 56
@@ -17,8 +17,8 @@ def describe(tx: GradientTransformation, params: Params) -> str:
 
     Bytes per parameter are those of a line over all parameters, so that the lines of the stages add up to the last one.
     No array is computed, and none of the size of a parameter is allocated, unless the ``init`` of a transformation
-    evaluates what it makes. Where the states inside a wrapper cannot be told from one another, its fields are listed
-    as they are.
+    evaluates what it makes. Where a wrapper does not say where the states inside its own stand (``Inner``), its fields
+    are listed as they are.
 
     Args:
         tx: The transformation.
@@ -95,9 +95,12 @@ def _fields(state: State, told: list[str]) -> list[tuple[str, Any]]:
     """What a state holds besides the states of inner transformations that have lines of their own."""
     if not is_container(state):
         return [("state", state)]
+    fields = children(state)
+    if isinstance(state, InjectHyperparamsState):
+        fields = [("count", state.count), *state.hyperparams.items()]
     return [
         (str(name), node)
-        for name, node in children(state)
+        for name, node in fields
         if not any(place == str(name) or place.startswith(f"{name}.") for place in told)
     ]
 
@@ -117,56 +120,28 @@ def _dtypes(node: Any) -> str:
 
 
 def _parts(tx: GradientTransformation, state: State, params: Params) -> list[_Part]:
-    """The inner transformations, if the state shows by its form which part of it belongs to each."""
-    inner = tx.inner or ()
-    shares = _shares(tx, state, params)
-    try:
-        forms = [_form(one.init(own)) for one, (_, own) in zip(inner, shares, strict=True)]
-    except (TypeError, ValueError):  # the wrapper shows it something else than these parameters
-        return []
-    return [
-        _Part(one, node, own, place, title)
-        for one, (place, node), (title, own) in zip(inner, _places(state, forms), shares, strict=False)
-    ]
+    """The inner transformations whose states stand where the wrapper says."""
+    parts = []
+    for inner in tx.inner:
+        if inner.place is None:
+            continue
+        if isinstance(state, InjectHyperparamsState) and not tree.leaves(state.inner_state):
+            continue  # the line of the wrapper says all there is to say
+        own = params if inner.share is None else inner.share(params)
+        title = "" if inner.share is None else _share(inner.place[-1], own, params)
+        parts.append(_Part(inner.tx, _at(state, inner.place), own, ".".join(map(str, inner.place)), title))
+    return parts
 
 
-def _form(node: Any) -> str:
-    return repr(tree.map(lambda leaf: (leaf.shape, leaf.dtype), node))
+def _at(state: State, place: tuple[Any, ...]) -> State:
+    for key in place:
+        state = dict(children(state))[key]
+    return state
 
 
-def _places(state: State, forms: list[str]) -> list[tuple[str, State]]:
-    """The states with these forms and their paths: entries of a list or dict in order, or else the one field of each.
-
-    Empty if there is no such list and more than one field, or none, has one of the forms.
-    """
-    if not is_container(state):
-        return []
-    fields = [(str(name), node) for name, node in children(state)]
-    for path, node in [("", state), *fields]:
-        if isinstance(node, (dict, list, tuple)) and not hasattr(node, "_fields"):
-            entries = [(f"{path}.{name}" if path else str(name), entry) for name, entry in children(node)]
-            if [_form(entry) for _, entry in entries] == forms:
-                return entries
-    found = [[field for field in fields if _form(field[1]) == form] for form in forms]
-    told = all(len(some) == 1 for some in found) and len({some[0][0] for some in found}) == len(forms)
-    return [some[0] for some in found] if told else []
-
-
-def _shares(tx: GradientTransformation, state: State, params: Params) -> list[tuple[str, Params]]:
-    """What each inner transformation sees of the parameters, with a line that says so where it is not all."""
-    shares = tx.share(params)
-    titles = []
-    if isinstance(state, PartitionState):
-        titles = [f"{label!r}: " for label in state.inner_states]
-    elif isinstance(state, MaskedState):
-        titles = ["on "]
-    if len(titles) != len(shares):
-        return [("", own) for own in shares]
-    return [(f"{title}{_share(own, params)}", own) for title, own in zip(titles, shares, strict=True)]
-
-
-def _share(some: Params, params: Params) -> str:
-    return f"{len(tree.leaves(some)):,} of {len(tree.leaves(params)):,} arrays, {tree.size(some):,} parameters"
+def _share(label: Any, some: Params, params: Params) -> str:
+    counted = f"{len(tree.leaves(some)):,} of {len(tree.leaves(params)):,} arrays, {tree.size(some):,} parameters"
+    return f"on {counted}" if label == "inner_state" else f"{label!r}: {counted}"
 
 
 # Text

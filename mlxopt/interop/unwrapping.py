@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates
 from mlxopt.interop.optimizers.layout import parameters_of, require_no_clash
+from mlxopt.numerics.dtypes import widen
 from mlxopt.tree.structure import children, is_container, is_record
 
 
@@ -40,7 +41,7 @@ def from_optimizer(optimizer: Any) -> GradientTransformation:
     original = _twin(optimizer, start)
 
     def init_fn(params: Params) -> State:
-        plain = _plain(tree.map(tree.widen, params))
+        plain = _plain(tree.map(widen, params))
         with tree.naming(f"from_optimizer({name})"):
             require_no_clash(plain, start)
         twin = _twin(original, start)
@@ -48,7 +49,7 @@ def from_optimizer(optimizer: Any) -> GradientTransformation:
         return _copied(twin.state)
 
     def update_fn(updates: Updates, state: State, params: Params) -> tuple[Updates, State]:
-        before = tree.map(tree.widen, parameters_of(updates, params))
+        before = parameters_of(updates, params)
         # Before 0.32.4 some optimizers of MLX write into the arrays that they are given.
         gradients, parameters = (_plain(tree.map(mx.array, given)) for given in (updates, before))
         twin = _twin(original, state)

@@ -9,7 +9,8 @@ from mlxopt import tree
 from mlxopt.base import GradientTransformation, State, require_transformation
 from mlxopt.interop.optimizers.base import Optimizer
 from mlxopt.interop.optimizers.layout import at, ordered_like, parameters_of, trainable
-from mlxopt.numerics import as_scalar
+from mlxopt.numerics.dtypes import widen
+from mlxopt.numerics.scalars import as_scalar
 from mlxopt.tree.structure import children, is_container, is_record, kind, rebuild
 from mlxopt.update import apply_updates
 
@@ -94,9 +95,7 @@ class TransformationOptimizer(Optimizer):
             params = parameters_of(gradients, parameters)
         if not self._initialized:
             self.init(params)
-        updates, state = self._tx.update(
-            tree.map(tree.widen, gradients), _fitted(self._form, self._state), params, **extra
-        )
+        updates, state = self._tx.update(tree.map(widen, gradients), _fitted(self._form, self._state), params, **extra)
         self._state["step"] = self.step + 1
         self._keep(state)
         return apply_updates(params, updates)

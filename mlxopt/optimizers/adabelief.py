@@ -5,11 +5,11 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import new_count, rms_normalizer, running_mean, safe_increment, unbiased_mean
+from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
+from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -55,15 +55,17 @@ def scale_by_belief(
     ) -> tuple[Updates, ScaleByBeliefState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
+        mean = tree.look_ahead(updates, mu, b1, count) if nesterov else mu
 
         def spread(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            return running_mean(tree.abs_sq(g - m), v, b2) + as_input(eps_root)
+            return b2 * v + (1 - b2) * abs_sq(g - m) + eps_root
 
         nu = tree.map(spread, updates, mu, state.nu)
-        mean = unbiased_mean(b1, count, nesterov=nesterov)
-        normalize = rms_normalizer(b2, count, eps, 0.0)
-        direction = tree.map(lambda g, m, v: normalize(mean(m, g), v), updates, mu, nu)
+        # mean / c1 over sqrt(nu / c2) + eps, both times sqrt(c2), as in Adam.
+        root = mx.sqrt(bias_correction(b2, count))
+        of_mean, outside = root / bias_correction(b1, count), root * eps
+        direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v) + outside), mean, nu)
         return direction, ScaleByBeliefState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)
@@ -77,7 +79,7 @@ def adabelief(
     eps: float = 1e-16,
     eps_root: float = 1e-16,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:

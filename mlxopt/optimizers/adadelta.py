@@ -5,11 +5,9 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import running_mean
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -47,13 +45,9 @@ def scale_by_adadelta(rho: float = 0.9, eps: float = 1e-6) -> GradientTransforma
         updates: Updates, state: ScaleByAdaDeltaState, params: Params | None = None
     ) -> tuple[Updates, ScaleByAdaDeltaState]:
         del params
-        e_g = tree.map(lambda g, e: running_mean(tree.abs_sq(g), e, rho), updates, state.e_g)
-
-        def normalized(g: mx.array, v: mx.array, x: mx.array) -> mx.array:
-            return mx.sqrt((x + as_input(eps)) / (v + as_input(eps))) * g
-
-        step = tree.map(normalized, updates, e_g, state.e_x)
-        e_x = tree.map(lambda x, e: running_mean(tree.abs_sq(x), e, rho), step, state.e_x)
+        e_g = tree.update_moment(updates, state.e_g, rho, 2)
+        step = tree.map(lambda g, v, x: mx.sqrt((x + eps) / (v + eps)) * g, updates, e_g, state.e_x)
+        e_x = tree.update_moment(step, state.e_x, rho, 2)
         return step, ScaleByAdaDeltaState(e_g, e_x)
 
     return GradientTransformation(init_fn, update_fn)
@@ -65,7 +59,7 @@ def adadelta(
     rho: float = 0.9,
     eps: float = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
 ) -> GradientTransformation:
     r"""Step against the gradient, in units that the method finds from its earlier steps.
 

@@ -5,12 +5,12 @@ from typing import Any, Literal, NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates, identity
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates, identity
 from mlxopt.combine import chain
-from mlxopt.numerics import new_count, per_step, running_mean, safe_increment
+from mlxopt.numerics.scalars import new_count, safe_increment
+from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
 from mlxopt.schedules.warmup import relative_step_schedule
-from mlxopt.tracing import as_input
 from mlxopt.transforms.clipping import clip_by_block_rms
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.momentum import ema
@@ -90,15 +90,11 @@ def scale_by_factored_rms(
         del params
         count = safe_increment(state.count)
         age = mx.maximum(count - step_offset, 1).astype(mx.float32)
-        decay = per_step(1 - mx.power(age, as_input(-decay_rate)))
-        power = tree.map(lambda g: tree.abs_sq(g) + as_input(epsilon), updates)
-
-        def moved(new: mx.array, mean: mx.array) -> mx.array:
-            return running_mean(new, mean, decay)
-
+        decay = 1 - mx.power(age, -decay_rate)
+        power = tree.map(lambda g: abs_sq(g) + epsilon, updates)
         row, col = (tree.map(lambda p, which=which: averaged(p, which), power) for which in (1, 0))
-        row, col = tree.map(moved, row, state.v_row), tree.map(moved, col, state.v_col)
-        v = tree.map(moved, tree.map(whole, power), state.v)
+        row, col = tree.update_moment(row, state.v_row, decay, 1), tree.update_moment(col, state.v_col, decay, 1)
+        v = tree.update_moment(tree.map(whole, power), state.v, decay, 1)
 
         def normalized(g: mx.array, r: Any, c: Any, p: Any) -> mx.array:
             chosen = short_and_long(g)
@@ -126,7 +122,7 @@ def adafactor(
     weight_decay: ScalarOrSchedule = 0.0,
     eps: float = 1e-30,
     factored: bool = True,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
     *,
     axes: Axes = "largest",
 ) -> GradientTransformation:

@@ -7,8 +7,8 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
+from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -46,11 +46,12 @@ def scale_by_rss(
         updates: Updates, state: ScaleByRssState, params: Params | None = None
     ) -> tuple[Updates, ScaleByRssState]:
         del params
-        total = tree.map(lambda g, s: s + tree.abs_sq(g), updates, state.sum_of_squares)
+        total = tree.map(lambda g, s: s + abs_sq(g), updates, state.sum_of_squares)
+        nothing = 0.0
 
         def normalized(g: mx.array, s: mx.array) -> mx.array:
-            root = mx.sqrt(s + as_input(eps)) if eps_in_sqrt else mx.sqrt(s) + as_input(eps)
-            return mx.where(s == as_input(0.0), as_input(0.0), g / root)
+            root = mx.sqrt(s + eps) if eps_in_sqrt else mx.sqrt(s) + eps
+            return mx.where(s == nothing, nothing, g / root)
 
         return tree.map(normalized, updates, total), ScaleByRssState(total)
 

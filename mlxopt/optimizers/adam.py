@@ -5,9 +5,10 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import new_count, rms_divisor, running_mean, safe_increment, unbiased_mean
+from mlxopt.numerics import scalars
+from mlxopt.numerics.scalars import new_count, safe_increment, times
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -63,12 +64,17 @@ def scale_by_adam(
     ) -> tuple[Updates, ScaleByAdamState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
-        factor, divisor = rms_divisor(b2, count, eps, eps_root, corrected=bias_correction)
-        mean = unbiased_mean(b1, count, nesterov=nesterov, corrected=bias_correction, factor=factor)
-        direction = tree.map(lambda g, m, v: mean(m, g) / divisor(v), updates, mu, nu)
-        return direction, ScaleByAdamState(count, tree.cast(mu, mu_dtype), nu)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
+        nu = tree.update_moment(updates, state.nu, b2, 2)
+        mean = tree.look_ahead(updates, mu, b1, count, corrected=bias_correction) if nesterov else mu
+        c1, c2 = 1.0, 1.0
+        if bias_correction:
+            c1, c2 = scalars.bias_correction(b1, count), scalars.bias_correction(b2, count)
+        # mean / c1 over sqrt(nu / c2 + eps_root) + eps, both times sqrt(c2): Kingma & Ba, end of section 2.
+        root = c2**0.5
+        of_mean, inside, outside = root / c1, times(eps_root, c2), root * eps
+        direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v + inside) + outside), mean, nu)
+        return direction, ScaleByAdamState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -154,7 +160,7 @@ def adamw(
     eps_root: float = 0.0,
     mu_dtype: mx.Dtype | None = None,
     weight_decay: ScalarOrSchedule = 0.01,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
@@ -198,7 +204,7 @@ def nadamw(
     eps_root: float = 0.0,
     mu_dtype: mx.Dtype | None = None,
     weight_decay: ScalarOrSchedule = 0.01,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
 ) -> GradientTransformation:
     """Step as AdamW does, with a mean that looks one step ahead.
 

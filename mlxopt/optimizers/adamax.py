@@ -5,11 +5,11 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import new_count, running_mean, safe_increment, unbiased_mean
+from mlxopt.numerics import scalars
+from mlxopt.numerics.scalars import new_count, safe_increment
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -53,11 +53,10 @@ def scale_by_adamax(
     ) -> tuple[Updates, ScaleByAdamaxState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        nu = tree.map(lambda g, v: mx.maximum(mx.abs(g) + as_input(eps), as_input(b2) * v), updates, state.nu)
-        mean = unbiased_mean(b1, count, corrected=bias_correction)
-        direction = tree.map(lambda g, m, v: mean(m, g) / v, updates, mu, nu)
-        return direction, ScaleByAdamaxState(count, mu, nu)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
+        nu = tree.map(lambda g, v: mx.maximum(mx.abs(g) + eps, b2 * v), updates, state.nu)
+        of_m = 1 / scalars.bias_correction(b1, count) if bias_correction else 1.0
+        return tree.map(lambda m, v: of_m * m / v, mu, nu), ScaleByAdamaxState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -99,7 +98,7 @@ def adamaxw(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: ScalarOrSchedule = 0.01,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
 ) -> GradientTransformation:
     """Step as Adamax does, and shrink the parameters by a share of their own.
 

@@ -7,17 +7,8 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import (
-    bias_correction,
-    new_count,
-    per_step,
-    root_of_sum,
-    running_mean,
-    safe_increment,
-    unbiased_mean,
-)
+from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -72,16 +63,13 @@ def scale_by_amsgrad(
     ) -> tuple[Updates, ScaleByAmsgradState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
-        mean = unbiased_mean(b1, count, corrected=bias_correction_mu)
-        power = per_step(1 / bias_correction(b2, count)) if bias_correction_nu else 1.0
-        nu_max = tree.map(lambda v, largest: mx.maximum(as_input(power) * v, largest), nu, state.nu_max)
-
-        def direction(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            return mean(m, g) / (root_of_sum(v, eps_root) + as_input(eps))
-
-        return tree.map(direction, updates, mu, nu_max), ScaleByAmsgradState(count, tree.cast(mu, mu_dtype), nu, nu_max)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
+        nu = tree.update_moment(updates, state.nu, b2, 2)
+        of_m = 1 / bias_correction(b1, count) if bias_correction_mu else 1.0
+        of_v = 1 / bias_correction(b2, count) if bias_correction_nu else 1.0
+        nu_max = tree.map(lambda v, largest: mx.maximum(of_v * v, largest), nu, state.nu_max)
+        direction = tree.map(lambda m, v: of_m * m / (mx.sqrt(v + eps_root) + eps), mu, nu_max)
+        return direction, ScaleByAmsgradState(count, mu, nu, nu_max)
 
     return GradientTransformation(init_fn, update_fn)
 

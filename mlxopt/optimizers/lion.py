@@ -5,11 +5,10 @@ from typing import Literal, NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
+from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import running_mean, sign
+from mlxopt.numerics.scalars import sign
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -53,7 +52,7 @@ def scale_by_lion(
 
     def bounded(mean: mx.array) -> mx.array:
         if mode == "smooth":
-            return mx.tanh(as_input(smooth_beta) * mean)
+            return mx.tanh(smooth_beta * mean)
         return sign(mean) if mode == "hard" else mx.clip(mean, -1.0, 1.0)
 
     def init_fn(params: Params) -> ScaleByLionState:
@@ -63,11 +62,10 @@ def scale_by_lion(
         updates: Updates, state: ScaleByLionState, params: Params | None = None
     ) -> tuple[Updates, ScaleByLionState]:
         del params
-        mu = tree.map(lambda g, m: running_mean(g, m, b2), updates, state.mu)
-        # The same mean from the new memory: so one kernel computes both, and the old memory is free for the new one.
+        mu = tree.update_moment(updates, state.mu, b2, 1)
+        # The same mean from the new memory, so that the old one is free for it: b1 m + (1 - b1) g with m from mu.
         seen, share = (mu, b1 / b2) if b1 < b2 else (state.mu, b1)
-        direction = tree.map(lambda g, m: bounded(running_mean(g, m, share)), updates, seen)
-        return direction, ScaleByLionState(tree.cast(mu, mu_dtype))
+        return tree.map(bounded, tree.update_moment(updates, seen, share, 1)), ScaleByLionState(mu)
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -79,7 +77,7 @@ def lion(
     b2: float = 0.99,
     mu_dtype: mx.Dtype | None = None,
     weight_decay: ScalarOrSchedule = 0.001,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
 ) -> GradientTransformation:
     r"""Step by the learning rate against the sign of a mean that leans towards the newest gradient.
 

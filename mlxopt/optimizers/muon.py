@@ -4,17 +4,17 @@ import re
 
 import mlx.core as mx
 
-from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, State, require_transformation
-from mlxopt.combine import chain, partition, require_bool, require_mask
-from mlxopt.matrices import NsCoeffs, Preconditioning
+from mlxopt import checks
+from mlxopt.base import GradientTransformation, Mask, ScalarOrSchedule, require_transformation
+from mlxopt.combine import chain, partition
+from mlxopt.numerics.matrices import NsCoeffs, Preconditioning
 from mlxopt.optimizers.adam import scale_by_adam
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.momentum import ema
 from mlxopt.transforms.orthogonalization import orthogonalize, scale_by_shape
 from mlxopt.transforms.scaling import scale_by_learning_rate
-from mlxopt.tree.choice import require_match
+from mlxopt.tree.choice import Choice
 
 OUTER_LAYER = re.compile(r".*embed.*|(.*_)?emb|wte|wpe|(.*_)?head|classifier", re.IGNORECASE)
 """Names of layers whose matrices are tables of vectors, one for each token, position or class."""
@@ -52,7 +52,7 @@ def scale_by_muon(
     bias_correction: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    stacked: Choice | None = None,
+    stacked: Mask | None = None,
     dtype: mx.Dtype | None = None,
 ) -> GradientTransformation:
     """Replace updates by their running mean, and make its matrices orthogonal.
@@ -98,7 +98,7 @@ def muon(
     beta: float = 0.95,
     eps: float = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Choice | None = None,
+    mask: Mask | None = None,
     mu_dtype: mx.Dtype | None = None,
     *,
     nesterov: bool = True,
@@ -106,8 +106,8 @@ def muon(
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
     consistent_rms: float | None = None,
-    matrices: Choice = is_hidden_matrix,
-    stacked: Choice | None = None,
+    matrices: Mask = is_hidden_matrix,
+    stacked: Mask | None = None,
     otherwise: GradientTransformation | None = None,
     dtype: mx.Dtype | None = None,
 ) -> GradientTransformation:
@@ -147,13 +147,13 @@ def muon(
         >>> tx = muon(0.02, otherwise=adam(1e-3))
         >>> params = {"hidden": {"weight": mx.ones((4, 4)), "bias": mx.ones((4,))}}
         >>> list(tx.init(params).inner_states)
-        ['muon', 'otherwise']
+        ['otherwise', 'muon']
 
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is Scalable
         for LLM Training", 2025, arXiv:2502.16982.
     """
-    require_mask("muon", matrices, name="matrices")
+    which = Choice("muon", "matrices", matrices)
     if otherwise is None:
         otherwise = chain(
             scale_by_adam(eps=eps, mu_dtype=mu_dtype, nesterov=nesterov), scale_by_learning_rate(learning_rate)
@@ -177,21 +177,4 @@ def muon(
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    with tree.naming("muon: matrices"):
-        labels = _labels(matrices)
-    parts = partition({"muon": by_muon, "otherwise": otherwise}, labels)
-
-    def init_fn(params: Params) -> State:
-        require_match(matrices, params)
-        return parts.init(params)
-
-    return GradientTransformation(init_fn, parts.update, inner=parts.inner, share=parts.share)
-
-
-def _labels(matrices: Choice) -> Choice:
-    def label(chosen: bool) -> str:
-        return "muon" if require_bool(chosen) else "otherwise"
-
-    if callable(matrices):
-        return lambda path, leaf: label(matrices(path, leaf))
-    return tree.map(label, matrices)
+    return partition({"otherwise": otherwise, "muon": by_muon}, which)

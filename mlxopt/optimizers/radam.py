@@ -1,6 +1,7 @@
 """Rectified Adam: Adam that waits until its power is known well enough."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -8,16 +9,8 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics import (
-    new_count,
-    per_step,
-    rms_normalizer,
-    running_mean,
-    safe_increment,
-    unbiased_mean,
-)
+from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment, times
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -29,8 +22,8 @@ class ScaleByRadamState(NamedTuple):
     nu: Updates  # running mean of their squares
 
 
-def degrees_of_freedom(b2: float, count: mx.array) -> mx.array:
-    """Compute the length of the simple moving average that the running power stands for after ``count`` updates.
+def degrees_of_freedom(b2: float) -> Callable[[mx.array], mx.array]:
+    """Make the function from a count to the length of the simple moving average that the running power stands for.
 
     The paper's ``rho_inf - 2 t b2**t / (1 - b2**t)`` is a small difference of large numbers at first. With
     ``x = -log(b2)`` and ``y = t x`` it equals ``(coth(x/2) - 2/x) + 2/x * (1 - y / (exp(y) - 1))``, whose last
@@ -38,25 +31,20 @@ def degrees_of_freedom(b2: float, count: mx.array) -> mx.array:
 
     Args:
         b2: Decay of the power, above 0.
-        count: Updates seen, at least 1.
 
     Example:
-        >>> degrees_of_freedom(0.999, mx.array([1, 2, 1000]))
+        >>> degrees_of_freedom(0.999)(mx.array([1, 2, 1000]))
         array([1, 1.9995, 835.967], dtype=float32)
     """
     x = -math.log(b2)
-    y = count.astype(mx.float32) * as_input(x)
-    series = y * (0.5 - y * (1 / 12 - y * y * (1 / 720 - y * y / 30240)))
-    gathered = mx.where(y < 0.5, series, 1 - y / mx.expm1(y))
-    return as_input(1 / math.tanh(x / 2) - 2 / x) + as_input(2 / x) * gathered
+    least, length = 1 / math.tanh(x / 2) - 2 / x, 2 / x
 
+    def degrees(count: mx.array) -> mx.array:
+        y = x * count.astype(mx.float32)
+        series = y * (0.5 - y * (1 / 12 - y * y * (1 / 720 - y * y / 30240)))
+        return least + length * mx.where(y < 0.5, series, 1 - y / mx.expm1(y))
 
-def _rectification(b2: float, count: mx.array, threshold: float) -> tuple[mx.array, mx.array]:
-    """Whether the power is known well enough, and the factor that makes up for its variance."""
-    rho = degrees_of_freedom(b2, count)
-    limit = 2 / (1 - b2) - 1
-    ratio = (rho - 4) * (rho - 2) * as_input(limit) / (as_input((limit - 4) * (limit - 2)) * rho)
-    return per_step(rho >= as_input(threshold)), per_step(mx.sqrt(mx.maximum(ratio, 0.0)))
+    return degrees
 
 
 @readable
@@ -91,6 +79,7 @@ def scale_by_radam(
     checks.positive("scale_by_radam", b2=b2)
     checks.non_negative("scale_by_radam", eps=eps, eps_root=eps_root)
     checks.number("scale_by_radam", low=4.0, threshold=threshold)
+    degrees, limit = degrees_of_freedom(b2), 2 / (1 - b2) - 1
 
     def init_fn(params: Params) -> ScaleByRadamState:
         return ScaleByRadamState(new_count(), tree.memory_like(params), tree.memory_like(params))
@@ -100,16 +89,22 @@ def scale_by_radam(
     ) -> tuple[Updates, ScaleByRadamState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
-        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, b2), updates, state.nu)
-        mean = unbiased_mean(b1, count, nesterov=nesterov)
-        normalize = rms_normalizer(b2, count, eps, eps_root)
-        reliable, factor = _rectification(b2, count, threshold)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
+        nu = tree.update_moment(updates, state.nu, b2, 2)
+        mean = tree.look_ahead(updates, mu, b1, count) if nesterov else mu
+        c1, c2 = bias_correction(b1, count), bias_correction(b2, count)
+        rho = degrees(count)
+        ratio = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
+        rectification = mx.sqrt(mx.maximum(ratio, 0.0))
+        reliable = rho >= threshold
+        root = mx.sqrt(c2)
+        of_mean, inside, outside = rectification * root / c1, times(eps_root, c2), root * eps
+        plain = 1 / c1
 
-        def direction(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            return mx.where(as_input(reliable), as_input(factor) * normalize(mean(m, g), v), mean(m, g))
+        def direction(m: mx.array, v: mx.array) -> mx.array:
+            return mx.where(reliable, of_mean * m / (mx.sqrt(v + inside) + outside), plain * m)
 
-        return tree.map(direction, updates, mu, nu), ScaleByRadamState(count, mu, nu)
+        return tree.map(direction, mean, nu), ScaleByRadamState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)
 

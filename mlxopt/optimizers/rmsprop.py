@@ -7,10 +7,10 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates, identity
 from mlxopt.combine import chain
-from mlxopt.numerics import bias_correction as weight_of_mean
-from mlxopt.numerics import new_count, per_step, rms_normalizer, running_mean, safe_increment
+from mlxopt.numerics import scalars
+from mlxopt.numerics.scalars import new_count, safe_increment
+from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 from mlxopt.transforms.momentum import trace
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -58,10 +58,16 @@ def scale_by_rms(
     ) -> tuple[Updates, ScaleByRmsState]:
         del params
         count = safe_increment(state.count)
-        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, decay), updates, state.nu)
-        outside, inside = (0.0, eps) if eps_in_sqrt else (eps, 0.0)
-        normalize = rms_normalizer(decay, count, outside, inside, corrected=bias_correction)
-        return tree.map(normalize, updates, nu), ScaleByRmsState(count, nu)
+        nu = tree.update_moment(updates, state.nu, decay, 2)
+        c = scalars.bias_correction(decay, count) if bias_correction else 1.0
+        # g over sqrt(nu / c + eps), or over sqrt(nu / c) + eps, both times sqrt(c).
+        root, inside = c**0.5, c * eps
+        outside = root * eps
+
+        def normalized(g: mx.array, v: mx.array) -> mx.array:
+            return root * g / (mx.sqrt(v + inside) if eps_in_sqrt else mx.sqrt(v) + outside)
+
+        return tree.map(normalized, updates, nu), ScaleByRmsState(count, nu)
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -110,14 +116,14 @@ def scale_by_stddev(
     ) -> tuple[Updates, ScaleByRStdDevState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.map(lambda g, m: running_mean(g, m, decay), updates, state.mu)
-        nu = tree.map(lambda g, v: running_mean(tree.abs_sq(g), v, decay), updates, state.nu)
-        share = per_step(1 / weight_of_mean(decay, count)) if bias_correction else 1.0
+        mu = tree.update_moment(updates, state.mu, decay, 1)
+        nu = tree.update_moment(updates, state.nu, decay, 2)
+        known = 1 / scalars.bias_correction(decay, count) if bias_correction else 1.0
+        nothing = 0.0
 
         def standardized(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            known = as_input(share)
-            variance = mx.maximum(known * v - tree.abs_sq(known * m), as_input(0.0))
-            return g / mx.sqrt(variance + as_input(eps)) if eps_in_sqrt else g / (mx.sqrt(variance) + as_input(eps))
+            variance = mx.maximum(known * v - abs_sq(known * m), nothing)
+            return g / (mx.sqrt(variance + eps) if eps_in_sqrt else mx.sqrt(variance) + eps)
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)
 

@@ -6,12 +6,11 @@ import mlx.core as mx
 
 from mlxopt import checks
 from mlxopt.base import ScalarOrSchedule, Schedule
-from mlxopt.numerics import LARGEST_COUNT
+from mlxopt.numerics.scalars import LARGEST_COUNT
 from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, as_curve, saturated, values
 from mlxopt.schedules.joining import join_schedules
 from mlxopt.schedules.ramp import ramp
-from mlxopt.tracing import as_input
 
 
 @readable
@@ -60,7 +59,8 @@ def scaled(schedule: Schedule, factor: ScalarOrSchedule) -> Curve:
         other = as_curve("scaled", factor)
         return Curve(lambda count: saturated(base(count) * other(count)))
     values("scaled", factor=factor)
-    return Curve(lambda count: saturated(base(count) * as_input(float(factor))))
+    times = float(factor)
+    return Curve(lambda count: saturated(times * base(count)))
 
 
 @readable
@@ -80,8 +80,9 @@ def shifted(schedule: Schedule, offset: int) -> Curve:
     """
     base = as_curve("shifted", schedule)
     checks.whole("shifted", low=-LARGEST_COUNT, offset=offset)
-    last = LARGEST_COUNT - max(int(offset), 0)
-    return Curve(lambda count: base(mx.minimum(count, as_input(last)) + as_input(int(offset))))
+    ahead = int(offset)
+    last = LARGEST_COUNT - max(ahead, 0)
+    return Curve(lambda count: base(mx.minimum(count, last) + ahead))
 
 
 @readable
@@ -100,7 +101,8 @@ def repeated(schedule: Schedule, period: int) -> Curve:
     """
     base = as_curve("repeated", schedule)
     checks.whole("repeated", low=1, period=period)
-    return Curve(lambda count: base(count % as_input(int(period))))
+    length = int(period)
+    return Curve(lambda count: base(count % length))
 
 
 @readable
@@ -125,9 +127,5 @@ def clipped(schedule: Schedule, low: float | None = None, high: float | None = N
         raise ValueError("clipped: low or high must be given, got neither. Pass at least one of them.")
     if low is not None and high is not None and low > high:
         raise ValueError(f"clipped: low must not be above high, got {low} and {high}. Swap them.")
-
-    def rule(count: mx.array) -> mx.array:
-        lowest, highest = (bound if bound is None else as_input(float(bound)) for bound in (low, high))
-        return mx.clip(base(count), lowest, highest)
-
-    return Curve(rule)
+    lowest, highest = (bound if bound is None else float(bound) for bound in (low, high))
+    return Curve(lambda count: mx.clip(base(count), lowest, highest))

@@ -8,7 +8,8 @@ import mlx.core as mx
 from typing_extensions import Self
 
 from mlxopt import checks
-from mlxopt.numerics import LARGEST_COUNT
+from mlxopt.numerics.scalars import LARGEST_COUNT
+from mlxopt.tracing import inside
 
 LARGEST_VALUE = 1e38
 """Largest magnitude a schedule may be asked for; the distance of two such values is still a float32."""
@@ -35,7 +36,7 @@ class Curve:
     def __call__(self, count: int | mx.array) -> mx.array:
         """Value after ``count`` updates."""
         steps = as_count(count)
-        value = self._rule(steps)
+        value = inside(self._rule, integers=True)(steps)
         array = value if isinstance(value, mx.array) else mx.array(value)
         return mx.broadcast_to(array.astype(mx.float32), steps.shape)
 

@@ -8,7 +8,6 @@ from mlxopt import checks
 from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, saturated, values
 from mlxopt.schedules.ramp import bent, cosine, ramp, reflected, straight
-from mlxopt.tracing import as_input
 
 
 @readable
@@ -23,7 +22,8 @@ def constant_schedule(value: float) -> Curve:
         array([0.5, 0.5, 0.5], dtype=float32)
     """
     values("constant_schedule", value=value)
-    return Curve(lambda count: as_input(float(value)))
+    level = float(value)
+    return Curve(lambda count: level)
 
 
 @readable
@@ -203,21 +203,18 @@ def exponential_decay(
     checks.whole(where, low=1, transition_steps=transition_steps)
     checks.whole(where, transition_begin=transition_begin)
     log_rate = math.log(decay_rate)
-    start = float(init)
+    start, begin, length = float(init), int(transition_begin), int(transition_steps)
     _check_end(where, start, log_rate, end_value)
-    slope = log_rate if staircase else log_rate / transition_steps
+    half_slope = log_rate / 2 if staircase else log_rate / transition_steps / 2
+    low, high = sorted((start, start if end_value is None else float(end_value)))
 
     def rule(count: mx.array) -> mx.array:
-        since = mx.maximum(count - as_input(int(transition_begin)), 0)
-        times = since // as_input(int(transition_steps)) if staircase else since
+        since = mx.maximum(count - begin, 0)
+        times = since // length if staircase else since
         # Two halves, because the whole factor may overflow or underflow where the value does not.
-        half = mx.exp(mx.minimum(as_input(slope / 2) * times.astype(mx.float32), 88.0))
-        value = saturated(as_input(start) * half * half)
-        return (
-            value
-            if end_value is None
-            else mx.clip(value, as_input(min(start, end_value)), as_input(max(start, end_value)))
-        )
+        half = mx.exp(mx.minimum(half_slope * times.astype(mx.float32), 88.0))
+        value = saturated(start * half * half)
+        return value if end_value is None else mx.clip(value, low, high)
 
     return Curve(rule)
 

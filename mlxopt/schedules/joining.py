@@ -12,7 +12,6 @@ from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, as_curve, values
 from mlxopt.schedules.decay import constant_schedule
 from mlxopt.schedules.ramp import Shape, cosine, ramp, straight
-from mlxopt.tracing import as_input
 
 
 @readable
@@ -36,13 +35,12 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
             "schedules. Pass the count at which each schedule but the first begins."
         )
     checks.increasing("join_schedules", "boundaries", boundaries)
-    starts = [int(boundary) for boundary in boundaries]
+    starts = tuple(int(boundary) for boundary in boundaries)
 
     def rule(count: mx.array) -> mx.array:
         value = first(count)
         for start, schedule in zip(starts, rest, strict=True):
-            begin = as_input(start)
-            value = mx.where(count >= begin, schedule(count - begin), value)
+            value = mx.where(count >= start, schedule(count - start), value)
         return value
 
     return Curve(rule)

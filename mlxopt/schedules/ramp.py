@@ -6,7 +6,6 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxopt.schedules.curve import Curve
-from mlxopt.tracing import as_input
 
 Shape = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
 """From the fractions done and left of a stretch to the shares of its start value and of its end value."""
@@ -36,12 +35,12 @@ def reflected(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
 
 def geometric(ratio: float) -> Shape:
     """Fall by equal factors from a start value to ``ratio`` times it, ``0 < ratio <= 1``."""
+    slope = math.log(ratio)
 
     def shares(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
         del left
-        factor = mx.exp(as_input(math.log(ratio)) * done)
-        way = as_input(1 - ratio)
-        return (factor - as_input(ratio)) / way, (1 - factor) / way
+        factor = mx.exp(slope * done)
+        return (factor - ratio) / (1 - ratio), (1 - factor) / (1 - ratio)
 
     return straight if ratio == 1 else shares
 
@@ -50,7 +49,7 @@ def bent(shape: Shape, exponent: float) -> Shape:
     """Raise the share of the start value to a power."""
 
     def raised(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
-        of_start = mx.power(shape(done, left)[0], as_input(exponent))
+        of_start = mx.power(shape(done, left)[0], exponent)
         return of_start, 1 - of_start
 
     return shape if exponent == 1 else raised
@@ -63,14 +62,14 @@ def ramp(start: float, end: float, steps: int, shape: Shape = straight, begin: i
         >>> ramp(0.0, 1.0, 2, begin=1)(mx.arange(5))
         array([0, 0, 0.5, 1, 1], dtype=float32)
     """
-    start, end = float(start), float(end)
+    first, last, length, begin = float(start), float(end), int(steps), int(begin)
+    low, high = min(first, last), max(first, last)
 
     def rule(count: mx.array) -> mx.array:
-        first, last, length = as_input(start), as_input(end), as_input(int(steps))
-        done = mx.clip(count - as_input(int(begin)), 0, length)
+        done = mx.clip(count - begin, 0, length)
         of_start, of_end = shape(done.astype(mx.float32) / length, (length - done).astype(mx.float32) / length)
-        inside = mx.clip(first * of_start + last * of_end, as_input(min(start, end)), as_input(max(start, end)))
+        between = mx.clip(first * of_start + last * of_end, low, high)
         # Integers decide where the ends are: float32 cannot tell 2**31 - 2 of 2**31 - 1 steps from all of them.
-        return mx.where(done <= 0, first, mx.where(done >= length, last, inside))
+        return mx.where(done <= 0, first, mx.where(done >= length, last, between))
 
     return Curve(rule)

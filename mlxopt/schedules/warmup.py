@@ -8,7 +8,6 @@ from mlxopt.schedules.combinators import with_warmup
 from mlxopt.schedules.curve import Curve, values
 from mlxopt.schedules.decay import constant_schedule, cosine_decay, exponential_decay
 from mlxopt.schedules.ramp import cosine, geometric, ramp, root, straight
-from mlxopt.tracing import as_input
 
 _WAYS_DOWN = {"linear": straight, "1-sqrt": root, "cosine": cosine}
 
@@ -139,9 +138,10 @@ def inverse_sqrt_schedule(
     scale = warmup_steps if timescale is None else timescale
     checks.whole("inverse_sqrt_schedule", low=1, timescale=scale)
 
+    peak, length = float(peak_value), float(scale)
+
     def decay(count: mx.array) -> mx.array:
-        length = as_input(int(scale))
-        return as_input(float(peak_value)) * mx.sqrt(length / (count.astype(mx.float32) + length))
+        return peak * mx.sqrt(length / (count.astype(mx.float32) + length))
 
     return with_warmup(decay, warmup_steps, init_value)
 
@@ -216,10 +216,11 @@ def relative_step_schedule(largest: float = 1e-2, warmup_rate: float | None = No
     checks.positive("relative_step_schedule", largest=largest)
     if warmup_rate is not None:
         checks.positive("relative_step_schedule", warmup_rate=warmup_rate)
+    top, climb = float(largest), float(warmup_rate or 0.0)
 
     def rule(count: mx.array) -> mx.array:
         updates = count.astype(mx.float32) + 1
-        bounded = mx.minimum(as_input(float(largest)), mx.rsqrt(updates))
-        return bounded if warmup_rate is None else mx.minimum(bounded, as_input(float(warmup_rate)) * updates)
+        bounded = mx.minimum(top, mx.rsqrt(updates))
+        return bounded if warmup_rate is None else mx.minimum(bounded, climb * updates)
 
     return Curve(rule)

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import GradientTransformation, Params, Updates, stateless_with_tree_map
-from mlxopt.numerics import per_step, safe_root_mean_squares
+from mlxopt.base import GradientTransformation, Params, Updates, stateless, stateless_with_tree_map
+from mlxopt.numerics.sums import safe_root_mean_squares
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 
 
 @readable
@@ -24,7 +23,7 @@ def clip(max_delta: float | mx.array) -> GradientTransformation:
         {'w': array([-1, 0.5], dtype=float32)}
     """
     checks.non_negative("clip", max_delta=max_delta)
-    return stateless_with_tree_map(lambda u, p: mx.clip(u, as_input(-max_delta), as_input(max_delta)))
+    return stateless_with_tree_map(lambda u, p: mx.clip(u, -max_delta, max_delta))
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -61,7 +60,7 @@ def clip_by_global_norm(max_norm: float | mx.array) -> GradientTransformation:
     ) -> tuple[Updates, ClipByGlobalNormState]:
         del state, params
         norm = tree.norm(updates)
-        factor = per_step(mx.minimum(1.0, as_input(max_norm) / norm))
+        factor = mx.minimum(1.0, max_norm / norm)
         return tree.scale(factor, updates), ClipByGlobalNormState(norm)
 
     return GradientTransformation(init_fn, update_fn)
@@ -84,7 +83,9 @@ def clip_by_block_rms(threshold: float | mx.array) -> GradientTransformation:
     """
     checks.positive("clip_by_block_rms", threshold=threshold)
 
-    def clipped(u: mx.array) -> mx.array:
-        return u * per_step(1 / mx.maximum(1.0, safe_root_mean_squares(u) / as_input(threshold)))
+    def clipped(updates: Updates, params: Params | None) -> Updates:
+        del params
+        factors = tree.map(lambda u: 1 / mx.maximum(1.0, safe_root_mean_squares(u) / threshold), updates)
+        return tree.mul(updates, factors)
 
-    return stateless_with_tree_map(lambda u, p: clipped(u))
+    return stateless(clipped)

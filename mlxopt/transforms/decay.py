@@ -1,25 +1,15 @@
 """Weight decay."""
 
-from typing import NamedTuple
-
-import mlx.core as mx
-
 from mlxopt import checks, tree
-from mlxopt.base import Choice, GradientTransformation, Params, ScalarOrSchedule, Updates
-from mlxopt.combine import masked, require_mask
-from mlxopt.numerics import new_count, safe_increment, scheduled
+from mlxopt.base import EmptyState, GradientTransformation, Mask, Params, ScalarOrSchedule, Updates, identity
+from mlxopt.combine import masked
+from mlxopt.hyperparameters import inject_hyperparams
 from mlxopt.readable import readable
-
-
-class AddDecayedWeightsState(NamedTuple):
-    """Memory of :func:`add_decayed_weights`."""
-
-    count: mx.array  # int32: updates seen
-    weight_decay: mx.array  # float32: decay of the last update; a constant one may be set here
+from mlxopt.tree.choice import Choice
 
 
 @readable
-def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Choice | None = None) -> GradientTransformation:
+def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None) -> GradientTransformation:
     """Add ``weight_decay`` times the parameter to its update.
 
     Before ``scale_by_learning_rate`` this is decoupled weight decay, at the start of a chain it is an L2 penalty.
@@ -39,18 +29,15 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Choice | Non
         Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
     """
     checks.scalar_or_schedule("add_decayed_weights", low=0.0, weight_decay=weight_decay)
-    if mask is not None:
-        require_mask("add_decayed_weights", mask)
 
-    def init_fn(params: Params) -> AddDecayedWeightsState:
-        del params
-        return AddDecayedWeightsState(new_count(), scheduled(weight_decay, new_count()))
+    def decayed(weight_decay: float) -> GradientTransformation:
+        def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
+            return tree.add_scale(updates, weight_decay, params), state
 
-    def update_fn(
-        updates: Updates, state: AddDecayedWeightsState, params: Params
-    ) -> tuple[Updates, AddDecayedWeightsState]:
-        decay = scheduled(weight_decay, state.count, state.weight_decay)
-        return tree.add_scale(updates, decay, params), AddDecayedWeightsState(safe_increment(state.count), decay)
+        return GradientTransformation(identity().init, update_fn)
 
-    everywhere = GradientTransformation(init_fn, update_fn)
-    return everywhere if mask is None else masked(everywhere, mask, otherwise="pass")
+    everywhere = inject_hyperparams(decayed)(weight_decay)
+    everywhere = everywhere.spelled("add_decayed_weights", lambda: "add_decayed_weights(...)")
+    if mask is None:
+        return everywhere
+    return masked(everywhere, Choice("add_decayed_weights", "mask", mask), otherwise="pass")

@@ -6,9 +6,8 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates
-from mlxopt.numerics import new_count, running_mean, safe_increment, unbiased_mean
+from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 
 
 class TraceState(NamedTuple):
@@ -51,14 +50,9 @@ def trace(
 
     def update_fn(updates: Updates, state: TraceState, params: Params | None = None) -> tuple[Updates, TraceState]:
         del params
-
-        def accumulate(u: mx.array, t: mx.array) -> mx.array:
-            kept = u if dampening == 0.0 else as_input(1 - dampening) * u
-            return kept + as_input(decay) * tree.widen(t)
-
-        traced = tree.map(accumulate, updates, state.trace)
-        ahead = tree.map(lambda u, t: u + as_input(decay) * t, updates, traced) if nesterov else traced
-        return ahead, TraceState(tree.cast_like(traced, state.trace))
+        traced = tree.map(lambda u, t: (1 - dampening) * u + decay * t, updates, state.trace)
+        ahead = tree.map(lambda u, t: u + decay * t, updates, traced) if nesterov else traced
+        return ahead, TraceState(traced)
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -96,8 +90,8 @@ def ema(
     def update_fn(updates: Updates, state: EmaState, params: Params | None = None) -> tuple[Updates, EmaState]:
         del params
         count = safe_increment(state.count)
-        mean = tree.map(lambda u, m: running_mean(u, m, decay), updates, state.ema)
-        estimate = unbiased_mean(decay, count, nesterov=nesterov, corrected=debias)
-        return tree.map(estimate, mean, updates), EmaState(count, tree.cast_like(mean, state.ema))
+        mean = tree.update_moment(updates, state.ema, decay, 1)
+        seen = tree.look_ahead(updates, mean, decay, count, corrected=debias) if nesterov else mean
+        return tree.scale(1 / bias_correction(decay, count), seen) if debias else seen, EmaState(count, mean)
 
     return GradientTransformation(init_fn, update_fn)

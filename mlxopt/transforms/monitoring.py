@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, Updates
+from mlxopt.numerics.dtypes import widen
 from mlxopt.readable import readable
 
 
@@ -45,16 +46,15 @@ def monitor(measures: Mapping[str, Callable[..., Any]]) -> GradientTransformatio
     asks_params = {name: _asks_params(name, measure) for name, measure in measures.items()}
 
     def measured(updates: Updates, params: Params | None) -> MonitorState:
-        wide = tree.map(tree.widen, params) if any(asks_params.values()) else None
         return MonitorState(
             {
-                name: _required_arrays(name, measure(updates, wide) if asks_params[name] else measure(updates))
+                name: _required_arrays(name, measure(updates, params) if asks_params[name] else measure(updates))
                 for name, measure in measures.items()
             }
         )
 
     def init_fn(params: Params) -> MonitorState:
-        nothing = tree.zeros_like(tree.map(tree.widen, params))
+        nothing = tree.zeros_like(tree.map(widen, params))
         return MonitorState(tree.zeros_like(measured(nothing, nothing).measurements))
 
     def update_fn(updates: Updates, state: MonitorState, params: Params | None = None) -> tuple[Updates, MonitorState]:

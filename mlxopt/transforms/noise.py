@@ -6,9 +6,8 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates
-from mlxopt.numerics import new_count, per_step, safe_increment
+from mlxopt.numerics.scalars import new_count, safe_increment
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 
 
 class AddNoiseState(NamedTuple):
@@ -49,7 +48,7 @@ def add_noise(eta: float, gamma: float, key: int | mx.array) -> GradientTransfor
     ) -> tuple[Updates, AddNoiseState]:
         del params
         count = safe_increment(state.count)
-        deviation = per_step(mx.sqrt(as_input(eta) * mx.power(count.astype(mx.float32), as_input(-gamma))))
+        deviation = mx.sqrt(eta * mx.power(count.astype(mx.float32), -gamma))
         next_key, noise_key = mx.random.split(state.rng_key)
         noise = tree.random_like(noise_key, updates)
         return tree.add_scale(updates, deviation, noise), AddNoiseState(count, next_key)

@@ -1,18 +1,15 @@
 """Making matrices orthogonal."""
 
-import math
 from collections.abc import Callable
 from typing import Any, get_args
 
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.base import Choice, EmptyState, GradientTransformation, Params, Updates
-from mlxopt.combine import asked_about, require_bool, require_mask
-from mlxopt.matrices import NsCoeffs, Preconditioning, coefficients, iterated
+from mlxopt.base import EmptyState, GradientTransformation, Mask, Params, Updates
+from mlxopt.numerics.matrices import NsCoeffs, Preconditioning, coefficients, iterated
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
-from mlxopt.tree.choice import assign, require_match
+from mlxopt.tree.choice import Choice
 
 
 def _is_matrix(leaf: mx.array) -> bool:
@@ -25,20 +22,16 @@ def _shape_of_matrices(leaf: mx.array, is_stack: bool) -> tuple[int, int, int]:
     return leaf.size // (rows * columns), rows, columns
 
 
-def _of_matrices(
-    where: str, stacked: Choice | None, change: Callable[[Updates, Any], Updates]
-) -> GradientTransformation:
+def _of_matrices(where: str, stacked: Mask | None, change: Callable[[Updates, Any], Updates]) -> GradientTransformation:
     """A transformation without memory, from a function of the updates and of which of them are stacks."""
-    if stacked is not None:
-        require_mask(where, stacked, name="stacked")
+    stacks = Choice(where, "stacked", False if stacked is None else stacked)
 
     def init_fn(params: Params) -> EmptyState:
-        require_match(stacked, params)
+        stacks.first(params)
         return EmptyState()
 
     def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
-        which = False if stacked is None else stacked
-        return change(updates, assign(which, asked_about(where, which, updates, params), require_bool)), state
+        return change(updates, stacks.again(updates, params).values), state
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -51,7 +44,7 @@ def orthogonalize(
     *,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    stacked: Choice | None = None,
+    stacked: Mask | None = None,
     dtype: mx.Dtype | None = None,
 ) -> GradientTransformation:
     """Replace every matrix by the nearest one with orthogonal rows or columns, approximately; vectors and scalars pass.
@@ -102,7 +95,7 @@ def orthogonalize(
 
 
 @readable
-def scale_by_shape(consistent_rms: float | None = None, *, stacked: Choice | None = None) -> GradientTransformation:
+def scale_by_shape(consistent_rms: float | None = None, *, stacked: Mask | None = None) -> GradientTransformation:
     """Multiply matrices by a number that makes one learning rate fit matrices of all shapes; vectors and scalars pass.
 
     ``sqrt(max(1, rows / columns))``, rows being the outputs, for orthogonal matrices that change outputs by as much
@@ -130,6 +123,6 @@ def scale_by_shape(consistent_rms: float | None = None, *, stacked: Choice | Non
             return u
         _, rows, columns = _shape_of_matrices(u, is_stack)
         square = max(1.0, rows / columns) if consistent_rms is None else consistent_rms**2 * max(rows, columns)
-        return u if square == 1 else as_input(math.sqrt(square)) * u
+        return u if square == 1 else square**0.5 * u
 
     return _of_matrices("scale_by_shape", stacked, lambda updates, is_stack: tree.map(scaled, updates, is_stack))

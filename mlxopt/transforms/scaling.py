@@ -1,7 +1,6 @@
 """Multiplying updates by one number, or keeping only their signs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -16,17 +15,10 @@ from mlxopt.base import (
     stateless,
     stateless_with_tree_map,
 )
-from mlxopt.numerics import (
-    new_count,
-    per_step,
-    safe_increment,
-    safe_norm,
-    safe_root_mean_squares,
-    scheduled,
-    sign,
-)
+from mlxopt.hyperparameters import inject_hyperparams
+from mlxopt.numerics.scalars import sign
+from mlxopt.numerics.sums import safe_norm, safe_root_mean_squares
 from mlxopt.readable import readable
-from mlxopt.tracing import as_input
 
 
 @readable
@@ -42,14 +34,7 @@ def scale(step_size: float | mx.array) -> GradientTransformation:
         {'w': array(-1, dtype=float32)}
     """
     checks.number("scale", step_size=step_size)
-    return stateless(lambda updates, params: tree.scale(as_input(step_size), updates))
-
-
-class ScaleByScheduleState(NamedTuple):
-    """Memory of :func:`scale_by_schedule`."""
-
-    count: mx.array  # int32: updates seen
-    step_size: mx.array  # float32: number that the last update was multiplied by
+    return stateless(lambda updates, params: tree.scale(step_size, updates))
 
 
 @readable
@@ -71,25 +56,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
     if not callable(step_size_fn):
         raise TypeError(f"scale_by_schedule: step_size_fn must be a function, got {step_size_fn!r}. Use scale instead.")
 
-    def init_fn(params: Params) -> ScaleByScheduleState:
-        del params
-        return ScaleByScheduleState(new_count(), scheduled(step_size_fn, new_count()))
-
-    def update_fn(
-        updates: Updates, state: ScaleByScheduleState, params: Params | None = None
-    ) -> tuple[Updates, ScaleByScheduleState]:
-        del params
-        step_size = scheduled(step_size_fn, state.count)
-        return tree.scale(step_size, updates), ScaleByScheduleState(safe_increment(state.count), step_size)
-
-    return GradientTransformation(init_fn, update_fn)
-
-
-class ScaleByLearningRateState(NamedTuple):
-    """Memory of :func:`scale_by_learning_rate`."""
-
-    count: mx.array  # int32: updates seen
-    learning_rate: mx.array  # float32: learning rate of the last update; a constant one may be set here
+    return inject_hyperparams(scale)(step_size_fn)
 
 
 @readable
@@ -113,19 +80,10 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
     """
     checks.scalar_or_schedule("scale_by_learning_rate", low=0.0, learning_rate=learning_rate)
 
-    def init_fn(params: Params) -> ScaleByLearningRateState:
-        del params
-        return ScaleByLearningRateState(new_count(), scheduled(learning_rate, new_count()))
+    def step(learning_rate: float) -> GradientTransformation:
+        return scale(-learning_rate if flip_sign else learning_rate)
 
-    def update_fn(
-        updates: Updates, state: ScaleByLearningRateState, params: Params | None = None
-    ) -> tuple[Updates, ScaleByLearningRateState]:
-        del params
-        rate = scheduled(learning_rate, state.count, state.learning_rate)
-        step = tree.scale(-rate if flip_sign else rate, updates)
-        return step, ScaleByLearningRateState(safe_increment(state.count), rate)
-
-    return GradientTransformation(init_fn, update_fn)
+    return inject_hyperparams(step)(learning_rate)
 
 
 @readable
@@ -183,6 +141,6 @@ def _scale_by_size(where: str, size: Callable[[mx.array, float], mx.array], min_
         return EmptyState()
 
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
-        return tree.map(lambda u, p: per_step(size(p, min_scale)) * u, updates, params), state
+        return tree.mul(tree.map(lambda p: size(p, min_scale), params), updates), state
 
     return GradientTransformation(init_fn, update_fn)

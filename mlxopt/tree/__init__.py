@@ -14,7 +14,6 @@ from mlxopt.tree.arithmetic import where as where
 from mlxopt.tree.choice import PathPredicate as PathPredicate
 from mlxopt.tree.choice import by_path as by_path
 from mlxopt.tree.choice import spread as spread
-from mlxopt.tree.dtypes import abs_sq as abs_sq
 from mlxopt.tree.dtypes import cast as cast
 from mlxopt.tree.dtypes import cast_like as cast_like
 from mlxopt.tree.dtypes import full_like as full_like
@@ -22,8 +21,9 @@ from mlxopt.tree.dtypes import memory_like as memory_like
 from mlxopt.tree.dtypes import ones_like as ones_like
 from mlxopt.tree.dtypes import require_array as require_array
 from mlxopt.tree.dtypes import require_same_shape as require_same_shape
-from mlxopt.tree.dtypes import widen as widen
 from mlxopt.tree.dtypes import zeros_like as zeros_like
+from mlxopt.tree.moments import look_ahead as look_ahead
+from mlxopt.tree.moments import update_moment as update_moment
 from mlxopt.tree.random import random_like as random_like
 from mlxopt.tree.random import split_key_like as split_key_like
 from mlxopt.tree.reductions import allclose as allclose
@@ -33,7 +33,6 @@ from mlxopt.tree.reductions import nbytes as nbytes
 from mlxopt.tree.reductions import norm as norm
 from mlxopt.tree.reductions import size as size
 from mlxopt.tree.reductions import sum as sum
-from mlxopt.tree.reductions import total as total
 from mlxopt.tree.reductions import vdot as vdot
 from mlxopt.tree.stacking import map_stacked as map_stacked
 from mlxopt.tree.structure import MaskedNode as MaskedNode
@@ -45,6 +44,5 @@ from mlxopt.tree.structure import leaves as leaves
 from mlxopt.tree.structure import map as map
 from mlxopt.tree.structure import map_with_path as map_with_path
 from mlxopt.tree.structure import naming as naming
-from mlxopt.tree.structure import on_streams as on_streams
 from mlxopt.tree.structure import paths as paths
 from mlxopt.tree.structure import with_leaves as with_leaves

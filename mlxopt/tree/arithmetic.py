@@ -4,7 +4,6 @@ from functools import reduce
 
 import mlx.core as mx
 
-from mlxopt.tracing import as_input
 from mlxopt.tree.structure import Tree, map
 
 
@@ -55,7 +54,7 @@ def scale(scalar: float | mx.array, tree: Tree) -> Tree:
         >>> scale(0.5, {"a": mx.array(3.0)})
         {'a': array(1.5, dtype=float32)}
     """
-    return map(lambda leaf: _in_dtype_of(leaf, _here(scalar) * leaf), tree)
+    return map(lambda leaf: _in_dtype_of(leaf, scalar * leaf), tree)
 
 
 def add_scale(tree: Tree, scalar: float | mx.array, other: Tree) -> Tree:
@@ -65,11 +64,7 @@ def add_scale(tree: Tree, scalar: float | mx.array, other: Tree) -> Tree:
         >>> add_scale({"a": mx.array(1.0)}, 0.5, {"a": mx.array(3.0)})
         {'a': array(2.5, dtype=float32)}
     """
-    return map(lambda leaf, part: _in_dtype_of(leaf, leaf + _here(scalar) * part), tree, other)
-
-
-def _here(scalar: float | mx.array) -> float | mx.array:
-    return as_input(scalar) if isinstance(scalar, mx.array) else scalar
+    return map(lambda leaf, part: _in_dtype_of(leaf, leaf + scalar * part), tree, other)
 
 
 def _in_dtype_of(leaf: mx.array, result: mx.array) -> mx.array:

@@ -1,8 +1,9 @@
 """Saying which leaves of a tree are meant."""
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxopt.tree.structure import (
     MaskedNode,
@@ -65,6 +66,94 @@ def by_path(*patterns: str) -> PathPredicate:
     return PathPredicate(lambda path: any(fnmatchcase(path, pattern) for pattern in patterns), expression)
 
 
+class Choice:
+    """One of several answers for each leaf: a mask, or labels.
+
+    Args:
+        where: Name of the function that asks, for messages.
+        name: Name of its argument.
+        given: A function of path and leaf, or a tree of answers that hold for all leaves below them.
+        answers: Labels that may be answered; by default this is a mask, of True and False.
+
+    Example:
+        >>> matrices = Choice("f", "mask", lambda path, leaf: leaf > 1)
+        >>> matrices.first({"a": 1, "b": [2, 3]}).values
+        {'a': False, 'b': [True, True]}
+    """
+
+    def __init__(self, where: str, name: str, given: Any, answers: Sequence[Hashable] | None = None) -> None:
+        self._where, self._name, self._given = where, name, given
+        self._is_mask = answers is None
+        self._answers: list[Hashable] = [False, True] if answers is None else list(answers)
+        if self._is_mask and isinstance(given, str):
+            raise TypeError(
+                f"{where}: {name} must be a tree or a function of path and leaf, got {given!r}. "
+                f"Write by_path({given!r})."
+            )
+        if given is None:
+            raise TypeError(
+                f"{where}: {name} must be a tree or a function of path and leaf, got None. Say what is meant."
+            )
+        if callable(given):
+            try:
+                inspect.signature(given).bind("path", "leaf")
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"{where}: {name} must be a function of path and leaf, got one of other arguments. "
+                    f"Write lambda path, leaf: ..., for example lambda path, leaf: leaf.ndim > 1."
+                ) from None
+
+    @classmethod
+    def of(cls, where: str, name: str, given: Any, answers: Sequence[Hashable] | None = None) -> "Choice":
+        """What was given, if that is a choice already, which a function around this one has named and checked."""
+        return given if isinstance(given, cls) else cls(where, name, given, answers)
+
+    def first(self, params: Tree) -> "Answers":
+        """Ask about parameters for the first time: patterns that match none of them are an error."""
+        _require_match(self._given, params)
+        return self.again(params, params)
+
+    def again(self, updates: Tree, params: Tree | None) -> "Answers":
+        """Ask about the same leaves at an update: about the parameters, or only about paths if there are none."""
+        if params is None and callable(self._given) and not isinstance(self._given, PathPredicate):
+            raise ValueError(
+                f"{self._where}: update needs params to ask a function about their leaves, got None. "
+                "Call update(updates, state, params)."
+            )
+        return Answers(_assigned(self._given, updates if params is None else params, self._position), self._answers)
+
+    def _position(self, value: Any) -> int:
+        if self._is_mask and not isinstance(value, bool):
+            raise TreeError(
+                f"every answer of {self._name} must be True or False, got {value!r}. "
+                "It is fixed before any number is known"
+            )
+        if not isinstance(value, Hashable) or value not in self._answers:
+            raise TreeError(f"the label {value!r} has no transformation; there are {self._answers}. Add it")
+        return self._answers.index(value)
+
+
+class Answers(NamedTuple):
+    """What was chosen for every leaf."""
+
+    positions: Tree  # of each leaf: the place of its answer in the list
+    answers: list[Any]
+
+    @property
+    def values(self) -> Tree:
+        """The answers themselves, leaf by leaf."""
+        return map(lambda position: self.answers[position], self.positions)
+
+    def split(self, tree: Tree | None) -> list[Tree]:
+        """A tree for each answer, with holes in the place of leaves that got another one."""
+        count = len(self.answers)
+        return [None] * count if tree is None else _split(self.positions, tree, count)
+
+    def join(self, parts: Sequence[Tree]) -> Tree:
+        """One tree again."""
+        return map(lambda position, *leaves: leaves[position], self.positions, *parts, holes=True)
+
+
 def spread(choice: Any, tree: Tree) -> Tree:
     """Give every leaf of ``tree`` its value of ``choice``; holes stay holes.
 
@@ -78,10 +167,10 @@ def spread(choice: Any, tree: Tree) -> Tree:
         >>> spread(lambda path, leaf: leaf > 1, {"a": 1, "b": [2, 3]})
         {'a': False, 'b': [True, True]}
     """
-    return assign(choice, tree, lambda value: value)
+    return _assigned(choice, tree, lambda value: value)
 
 
-def assign(choice: Any, tree: Tree, check: Callable[[Any], Any]) -> Tree:
+def _assigned(choice: Any, tree: Tree, check: Callable[[Any], Any]) -> Tree:
     """Give every leaf of ``tree`` what ``check`` makes of its value of ``choice``; holes stay holes."""
     if callable(choice):
         return map_with_path(lambda path, leaf: check(choice(path, leaf)), tree)
@@ -93,20 +182,20 @@ def assign(choice: Any, tree: Tree, check: Callable[[Any], Any]) -> Tree:
     parts = []
     for index, (key, part) in enumerate(children(tree)):
         try:
-            parts.append(assign(child(choice, index, key), part, check))
+            parts.append(_assigned(child(choice, index, key), part, check))
         except TreeError as error:
             raise error.under(key) from None
     return rebuild(tree, parts)
 
 
-def split(labels: Tree, tree: Tree, count: int) -> list[Tree]:
+def _split(labels: Tree, tree: Tree, count: int) -> list[Tree]:
     """Share the leaves of ``tree`` out by their labels 0, 1, ...: ``count`` trees with holes in place of the others."""
     if is_container(labels) and not is_hole(labels):
         require_same_kind(labels, tree)
         rows = []
         for index, (key, label) in enumerate(children(labels)):
             try:
-                rows.append(split(label, child(tree, index, key), count))
+                rows.append(_split(label, child(tree, index, key), count))
             except TreeError as error:
                 raise error.under(key) from error.__cause__
         return [rebuild(labels, [row[number] for row in rows]) for number in range(count)]
@@ -121,7 +210,7 @@ def split(labels: Tree, tree: Tree, count: int) -> list[Tree]:
 _HOLE = MaskedNode()
 
 
-def require_match(choice: Any, tree: Tree) -> None:
+def _require_match(choice: Any, tree: Tree) -> None:
     """Raise if patterns choose nothing; what was left out of ``tree`` before counts as well."""
     if not isinstance(choice, PathPredicate):
         return

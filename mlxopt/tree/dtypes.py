@@ -4,9 +4,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxopt.numerics.dtypes import LOW_PRECISION
 from mlxopt.tree.structure import Tree, TreeError, map
-
-LOW_PRECISION = (mx.float16, mx.bfloat16)
 
 
 def require_array(leaf: Any) -> mx.array:
@@ -31,28 +30,8 @@ def require_same_shape(leaf: Any, like: Any) -> None:
         raise TreeError(f"shape {leaf.shape} does not fit shape {like.shape}. Use what belongs to the same parameters")
 
 
-def widen(leaf: mx.array) -> mx.array:
-    """Bring float16 and bfloat16 to float32; leave every other dtype.
-
-    Example:
-        >>> widen(mx.zeros((2,), mx.bfloat16)).dtype, widen(mx.array(1)).dtype
-        (mlx.core.float32, mlx.core.int32)
-    """
-    return leaf.astype(mx.float32) if require_array(leaf).dtype in LOW_PRECISION else leaf
-
-
 def _wide(dtype: mx.Dtype) -> mx.Dtype:
     return mx.float32 if dtype in LOW_PRECISION else dtype
-
-
-def abs_sq(x: mx.array) -> mx.array:
-    """Square the magnitude; real also for complex arrays.
-
-    Example:
-        >>> abs_sq(mx.array([3 + 4j])), abs_sq(mx.array([-2.0]))
-        (array([25], dtype=float32), array([4], dtype=float32))
-    """
-    return mx.square(mx.abs(x)) if x.dtype == mx.complex64 else mx.square(x)
 
 
 def cast(tree: Tree, dtype: mx.Dtype | None) -> Tree:

@@ -7,56 +7,10 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxopt.tree.dtypes import abs_sq, require_array, require_same_shape, widen
+from mlxopt.numerics.dtypes import floating, widen
+from mlxopt.numerics.sums import abs_sq, add_up, is_small, sum_of_small, total
+from mlxopt.tree.dtypes import require_array, require_same_shape
 from mlxopt.tree.structure import MaskedNode, Tree, leaves, map
-
-
-def _floating(leaf: mx.array) -> mx.array:
-    wide = widen(leaf)
-    return wide if mx.issubdtype(wide.dtype, mx.inexact) else wide.astype(mx.float32)
-
-
-def total(x: mx.array) -> mx.array:
-    """Sum the elements of an array in short stretches, and then the sums.
-
-    One long float32 sum loses digits: on the CPU ``mx.sum`` is off by 15 % for 2**24 equal numbers. Stretches of
-    64 in 1024 lanes (of up to 4096 where a reshape would cost a copy) keep more than four digits at any size, and take
-    less time.
-
-    Example:
-        >>> total(mx.full((2**20,), 0.5)), total(mx.ones((3,)))
-        (array(524288, dtype=float32), array(3, dtype=float32))
-    """
-    if x.size <= 4096:
-        return mx.sum(x)
-    if x.ndim > 1 and 64 <= x.shape[0] <= 4096:
-        # No reshape: gradients of matrices often come transposed, and would be copied.
-        return total(mx.sum(x, axis=0))
-    rows = builtins.min(64, x.size // 1024)
-    whole = x.size // (rows * 1024) * (rows * 1024)
-    flat = x.reshape(-1)
-    sums = total(mx.sum(flat[:whole].reshape(-1, rows, 1024), axis=1))
-    return sums if whole == x.size else sums + total(flat[whole:])
-
-
-SMALL = 4096
-"""Elements up to which leaves are laid end to end first: the kernels for each of them cost more than a copy."""
-
-BUNDLE = 2**15
-"""Elements of what is laid end to end, which bounds the memory of the copies."""
-
-
-def _end_to_end(small: list[mx.array]) -> list[mx.array]:
-    """Join arrays of one dtype to longer ones."""
-    room: dict[mx.Dtype, int] = {}
-    bundles: dict[mx.Dtype, list[list[mx.array]]] = {}
-    for leaf in small:
-        if room.get(leaf.dtype, -1) < leaf.size:
-            bundles.setdefault(leaf.dtype, []).append([])
-            room[leaf.dtype] = BUNDLE
-        bundles[leaf.dtype][-1].append(leaf.reshape(-1))
-        room[leaf.dtype] -= leaf.size
-    return [mx.concatenate(bundle) for one_dtype in bundles.values() for bundle in one_dtype]
 
 
 def _sum_of(measure: Callable[[mx.array], mx.array], tree: Tree) -> mx.array:
@@ -64,15 +18,12 @@ def _sum_of(measure: Callable[[mx.array], mx.array], tree: Tree) -> mx.array:
     small: list[mx.array] = []
 
     def summed_or_small(leaf: mx.array) -> mx.array | MaskedNode:
-        wide = _floating(require_array(leaf))
-        if wide.size > SMALL:
-            return total(measure(wide))
-        small.append(wide)
+        if not is_small(require_array(leaf)):
+            return total(measure(floating(leaf)))
+        small.append(leaf)
         return MaskedNode()
 
-    parts = leaves(map(summed_or_small, tree))
-    parts += [total(measure(bundle)) for bundle in _end_to_end(small)]
-    return reduce(mx.add, parts, mx.zeros((), mx.float32))
+    return add_up([*leaves(map(summed_or_small, tree)), sum_of_small(measure, small)])
 
 
 def sum(tree: Tree) -> mx.array:
@@ -95,9 +46,9 @@ def vdot(tree: Tree, other: Tree) -> mx.array:
 
     def product(x: mx.array, y: mx.array) -> mx.array:
         require_same_shape(x, y)
-        return total(mx.conj(_floating(x)) * _floating(y))
+        return total(mx.conj(floating(x)) * floating(y))
 
-    return reduce(mx.add, leaves(map(product, tree, other)), mx.zeros((), mx.float32))
+    return add_up(leaves(map(product, tree, other)))
 
 
 def max(tree: Tree) -> mx.array:
@@ -142,7 +93,7 @@ def norm(tree: Tree, ord: Literal[1, 2, "inf"] = 2, *, squared: bool = False) ->
     if ord == 1:
         length = _sum_of(mx.abs, tree)
     elif ord == "inf":
-        sizes = [mx.max(mx.abs(_floating(leaf))) for leaf in leaves(tree) if leaf.size]
+        sizes = [mx.max(mx.abs(floating(leaf))) for leaf in leaves(tree) if leaf.size]
         length = reduce(mx.maximum, sizes, mx.zeros((), mx.float32))
     else:
         raise ValueError(f"tree.norm: ord must be 1, 2 or 'inf', got {ord!r}. Pick one of them.")

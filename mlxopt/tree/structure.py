@@ -5,11 +5,12 @@ holes: no leaf at all, and a hole fits only another hole.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+
+from mlxopt import tracing
 
 Tree = Any
 """A nest of dicts, lists, tuples and NamedTuples with arrays at its leaves."""
@@ -187,6 +188,10 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> 
 
     Key order is that of ``tree``. An error raised by ``f`` names the path of its leaf.
 
+    While a step is compiled, numbers and scalars that ``f`` closes over become inputs of the kernels of the leaves, and
+    so does a scalar leaf beside larger ones: each is computed once a step, and another value needs no other kernel.
+    Large leaves share the CPU's streams. None of this changes what comes out.
+
     Args:
         f: Function of one leaf of each tree.
         tree: Tree that gives the structure.
@@ -197,8 +202,9 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = False) -> 
         >>> map(lambda x, y: x + y, {"a": 1, "b": [2, 3]}, {"a": 10, "b": [20, 30]})
         {'a': 11, 'b': [22, 33]}
     """
-    if _streams.get():
-        return map_with_path(lambda path, *parts: f(*parts), tree, *rest, holes=holes)
+    program = tracing.current()
+    if program is not None:
+        return _map(program.on_leaves(f, with_path=False), (), tree, rest, holes)
     return _map(f, None, tree, rest, holes)
 
 
@@ -209,44 +215,8 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree, holes: bool = 
         >>> map_with_path(lambda path, x: path, {"a": 1, "b": [2, 3]})
         {'a': 'a', 'b': ['b.0', 'b.1']}
     """
-    return _map(_placed(f, _streams.get()), (), tree, rest, holes)
-
-
-_streams: ContextVar[Mapping[str, mx.Stream] | None] = ContextVar("streams", default=None)
-
-
-@contextlib.contextmanager
-def on_streams(streams: Mapping[str, mx.Stream]) -> Iterator[None]:
-    """Let every map inside work on some leaves, chosen by their path, on streams of their own.
-
-    Example:
-        >>> with on_streams({"w": mx.default_stream(mx.cpu)}):
-        ...     map(lambda x: x + 1, {"w": mx.array(1.0)})
-        {'w': array(2, dtype=float32)}
-    """
-    token = _streams.set(streams)
-    try:
-        yield
-    finally:
-        _streams.reset(token)
-
-
-def place(path: str) -> mx.Stream:
-    """The stream on which to work on a leaf."""
-    return (_streams.get() or {}).get(path) or mx.default_stream(mx.default_device())
-
-
-def _placed(f: Callable[..., Any], streams: Mapping[str, mx.Stream] | None) -> Callable[..., Any]:
-    if not streams:
-        return f
-
-    def on_stream(path: str, *parts: Any) -> Any:
-        if path not in streams:
-            return f(path, *parts)
-        with mx.stream(streams[path]):
-            return f(path, *parts)
-
-    return on_stream
+    program = tracing.current()
+    return _map(f if program is None else program.on_leaves(f, with_path=True), (), tree, rest, holes)
 
 
 def walk(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:

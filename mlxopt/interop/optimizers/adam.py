@@ -10,8 +10,8 @@ from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Update
 from mlxopt.combine import chain
 from mlxopt.interop.optimizers.base import Transformed
 from mlxopt.interop.optimizers.gradient import decayed_weights, step_from_state
-from mlxopt.numerics import running_mean
-from mlxopt.optimizers import scale_by_adam, scale_by_lion
+from mlxopt.optimizers.adam import scale_by_adam
+from mlxopt.optimizers.lion import scale_by_lion
 
 
 def require_betas(where: str, betas: Sequence[float]) -> None:
@@ -137,7 +137,7 @@ def scale_by_largest(b1: float, b2: float, eps: float) -> GradientTransformation
         updates: Updates, state: ScaleByLargestState, params: Params | None = None
     ) -> tuple[Updates, ScaleByLargestState]:
         del params
-        mu = tree.map(lambda g, m: running_mean(g, m, b1), updates, state.mu)
+        mu = tree.update_moment(updates, state.mu, b1, 1)
         nu = tree.map(lambda g, v: mx.maximum(mx.abs(g), b2 * v), updates, state.nu)
         return tree.map(lambda m, v: m / (v + eps), mu, nu), ScaleByLargestState(mu, nu)
 

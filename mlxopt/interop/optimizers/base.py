@@ -8,7 +8,9 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, State
 from mlxopt.interop.optimizers.layout import Memory, Place, mirrored, ordered_like, parameters_of, places, trainable
-from mlxopt.numerics import as_scalar
+from mlxopt.numerics.dtypes import widen
+from mlxopt.numerics.scalars import as_scalar
+from mlxopt.tree.structure import children, is_container, is_record, rebuild
 from mlxopt.update import apply_updates
 
 
@@ -236,7 +238,7 @@ class Transformed(Optimizer):
         known = {"count": self.step.astype(mx.int32) - 1, "learning_rate": self._rate()}
         fields = {field: self._gathered(places, name) for name, field in self.memory.items()}
         state = _filled(tx.init({}), {**fields, **known})
-        gradients = {place.path: tree.widen(place.gradient) for place in places}
+        gradients = {place.path: widen(place.gradient) for place in places}
         parameters = {place.path: place.parameter for place in places}
         if len(gradients) < len(places):
             raise tree.TreeError(f"dotted paths must differ, got {[place.path for place in places]}")
@@ -255,20 +257,20 @@ class Transformed(Optimizer):
     def _gathered(self, places: list[Place], name: str) -> dict[str, Any]:
         """One kind of memory of all places, with holes where a place has none of that kind."""
         return {
-            place.path: tree.widen(place.memory[name]) if name in place.memory else tree.MaskedNode()
-            for place in places
+            place.path: widen(place.memory[name]) if name in place.memory else tree.MaskedNode() for place in places
         }
 
 
 def _filled(state: State, known: Mapping[str, Any]) -> State:
-    """The state of a transformation, or of a chain, with the fields of which something is known."""
-    if hasattr(state, "_fields"):
-        return state._replace(**{field: known[field] for field in state._fields if field in known})
-    return tuple(_filled(stage, known) for stage in state)
+    """The state of a transformation with the fields of which something is known."""
+    if not is_container(state):
+        return state
+    return rebuild(state, [known[key] if key in known else _filled(part, known) for key, part in children(state)])
 
 
 def fields_of(state: State) -> dict[str, Any]:
-    """All fields of the state of a transformation, or of a chain, by name."""
-    if hasattr(state, "_fields"):
-        return dict(zip(state._fields, state, strict=True))
-    return {field: value for stage in state for field, value in fields_of(stage).items()}
+    """All fields inside the state of a transformation, by name."""
+    if not isinstance(state, tuple):
+        return {}
+    own = dict(children(state)) if is_record(state) else {}
+    return own | {name: part for _, below in children(state) for name, part in fields_of(below).items()}

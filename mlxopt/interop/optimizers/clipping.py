@@ -5,6 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxopt import checks, tree
+from mlxopt.numerics.dtypes import widen
 
 
 def clip_grad_norm(grads: Any, max_norm: float | mx.array) -> tuple[Any, mx.array]:
@@ -28,6 +29,6 @@ def clip_grad_norm(grads: Any, max_norm: float | mx.array) -> tuple[Any, mx.arra
 
     def shrunk(gradient: mx.array) -> mx.array:
         floating = mx.issubdtype(gradient.dtype, mx.inexact)
-        return (tree.widen(gradient) * factor).astype(gradient.dtype if floating else mx.float32)
+        return (widen(gradient) * factor).astype(gradient.dtype if floating else mx.float32)
 
     return tree.map(shrunk, grads), norm

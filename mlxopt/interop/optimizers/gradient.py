@@ -8,8 +8,12 @@ from mlxopt import checks
 from mlxopt.base import GradientTransformation, ScalarOrSchedule, identity
 from mlxopt.combine import chain
 from mlxopt.interop.optimizers.base import Transformed
-from mlxopt.optimizers import scale_by_adadelta, scale_by_rms, scale_by_rss
-from mlxopt.transforms import add_decayed_weights, scale_by_learning_rate, trace
+from mlxopt.optimizers.adadelta import scale_by_adadelta
+from mlxopt.optimizers.adagrad import scale_by_rss
+from mlxopt.optimizers.rmsprop import scale_by_rms
+from mlxopt.transforms.decay import add_decayed_weights
+from mlxopt.transforms.momentum import trace
+from mlxopt.transforms.scaling import scale_by_learning_rate
 
 
 def step_from_state() -> GradientTransformation:

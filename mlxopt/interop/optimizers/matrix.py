@@ -22,13 +22,9 @@ from mlxopt.interop.optimizers.layout import Memory
 from mlxopt.optimizers.adafactor import scale_by_factored_rms
 from mlxopt.optimizers.muon import scale_by_muon
 from mlxopt.schedules import relative_step_schedule
-from mlxopt.transforms import (
-    clip_by_block_rms,
-    ema,
-    scale,
-    scale_by_learning_rate,
-    scale_by_param_block_rms,
-)
+from mlxopt.transforms.clipping import clip_by_block_rms
+from mlxopt.transforms.momentum import ema
+from mlxopt.transforms.scaling import scale, scale_by_learning_rate, scale_by_param_block_rms
 
 
 class Adafactor(Transformed):
@@ -131,7 +127,7 @@ def _add_parameters_through(tx: GradientTransformation) -> GradientTransformatio
     """Add what a transformation makes of the parameters to the updates, which it does not see."""
 
     def update_fn(updates: Updates, state: State, params: Params) -> tuple[Updates, State]:
-        extra, state = tx.update(tree.map(tree.widen, params), state, params)
+        extra, state = tx.update(params, state, params)
         return tree.add(updates, extra), state
 
     return GradientTransformation(tx.init, update_fn, inner=[tx])

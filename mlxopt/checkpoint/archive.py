@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 import mlx.core as mx
 
 from mlxopt import tree
-from mlxopt.files import replace_file
-from mlxopt.tree.structure import children, is_container, kind, walk
+from mlxopt.checkpoint import forms
+from mlxopt.checkpoint.files import replace_file
+from mlxopt.checkpoint.forms import CODES, DTYPES, described, listed
 
 Pathname = str | os.PathLike[str]
 
@@ -20,28 +21,8 @@ VERSION = 1
 
 MARK = "mlxopt.checkpoint"
 
-DTYPES = {
-    "BOOL": mx.bool_,
-    "U8": mx.uint8,
-    "U16": mx.uint16,
-    "U32": mx.uint32,
-    "U64": mx.uint64,
-    "I8": mx.int8,
-    "I16": mx.int16,
-    "I32": mx.int32,
-    "I64": mx.int64,
-    "F16": mx.float16,
-    "BF16": mx.bfloat16,
-    "F32": mx.float32,
-    "C64": mx.complex64,
-}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
-
 WORDS: dict[int, Any] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """Codes of unsigned integers by size, in which bits stay as they are."""
-
-LISTED = 20
-"""Differences that a message spells out."""
 
 
 class CheckpointError(ValueError):
@@ -83,14 +64,14 @@ def save(path: Pathname, state: tree.Tree, metadata: Mapping[str, Any] | None = 
         raise FileNotFoundError(f"checkpoint.save: the folder of {target!r} must exist, got none. Create it first.")
     if os.path.exists(target) and not os.path.isfile(target):
         raise ValueError(f"checkpoint.save: path must name a file, got {target!r}. Add a file name to it.")
-    forms, leaves = _described("checkpoint.save", state)
+    found, leaves = described("checkpoint.save", state)
     remembered = _jsonable({} if metadata is None else metadata)
     arrays = [(name, leaf) for name, leaf in leaves.items() if isinstance(leaf, mx.array)]
     aligned = sorted(arrays, key=lambda item: -item[1].itemsize)
     rows: dict[str, Any] = {name: mx.contiguous(leaf, stream=mx.cpu) for name, leaf in aligned}
     mx.eval(rows)
     marks = {
-        "structure": forms,
+        "structure": found,
         "numbers": {name: leaf for name, leaf in leaves.items() if name not in rows},
         "metadata": remembered,
         "checksums": {name: zlib.crc32(memoryview(row)) for name, row in rows.items()},
@@ -120,15 +101,15 @@ def load(path: Pathname, like: tree.Tree, *, strict: bool = True) -> tree.Tree:
         >>> load(file, {"w": mx.zeros((2,)), "step": 0})
         {'w': array([1, 2], dtype=float32), 'step': 7}
     """
-    forms, leaves = _described("checkpoint.load", like)
+    found, leaves = described("checkpoint.load", like)
     with open(path, "rb") as file:
         header = _read_header("checkpoint.load", file)
-        differing = _differences(header.contents.structure, forms)
-        problem = f"checkpoint.load: {os.fspath(path)!r} must fit like, got {_listed(differing)}"
+        differing = forms.differences(header.contents.structure, found)
+        problem = f"checkpoint.load: {os.fspath(path)!r} must fit like, got {listed(differing)}"
         if differing and strict:
             advice = "Build like as the run that saved it did, or pass strict=False to take what matches"
             raise MismatchError(f"{problem}. {advice}.")
-        fitting = [name for name in leaves if header.contents.structure.get(name) == forms[name]]
+        fitting = [name for name in leaves if header.contents.structure.get(name) == found[name]]
         values = _read_leaves(file, header, fitting)
     if differing:
         loaded = "What is not named was loaded" if values else "Nothing was loaded"
@@ -150,10 +131,10 @@ def differences(path: Pathname, like: tree.Tree) -> list[str]:
         >>> differences(file, {"w": mx.zeros((3,)), "step": 0})
         ['w is float32 (2,) in the file, float32 (3,) wanted', 'step is missing in the file, a Python int wanted']
     """
-    forms, _ = _described("checkpoint.differences", like)
+    found, _ = described("checkpoint.differences", like)
     with open(path, "rb") as file:
         header = _read_header("checkpoint.differences", file)
-    return _differences(header.contents.structure, forms)
+    return forms.differences(header.contents.structure, found)
 
 
 def contents(path: Pathname) -> Contents:
@@ -172,77 +153,6 @@ def contents(path: Pathname) -> Contents:
     """
     with open(path, "rb") as file:
         return _read_header("checkpoint.contents", file).contents
-
-
-# What is at each path
-
-
-def _described(where: str, whole: tree.Tree) -> tuple[dict[str, str], dict[str, Any]]:
-    """The form of every container, leaf and hole by its path, and the leaves themselves."""
-    forms: dict[str, str] = {}
-    leaves: dict[str, Any] = {}
-    with tree.naming(where):
-        for path, node in _walk_with_holes(whole):
-            if path in forms or path == "__metadata__":
-                taken = "stands for two places" if path in forms else "has a meaning of its own in safetensors files"
-                raise tree.TreeError(f"this name {taken}. Rename a key; best without dots", (path,))
-            try:
-                if hasattr(node, "trainable_parameters"):
-                    raise tree.TreeError(f"got the module {type(node).__name__}. Pass model.parameters()")
-                forms[path] = _form(node)
-            except tree.TreeError as error:
-                raise (error.under(path) if path else error) from None
-            if not is_container(node) and not tree.is_hole(node):
-                leaves[path] = node
-    return forms, leaves
-
-
-def _walk_with_holes(whole: tree.Tree) -> Iterable[tuple[str, Any]]:
-    if tree.is_hole(whole):
-        yield "", whole
-    for path, node in walk(whole):
-        yield path, node
-        if is_container(node):
-            for key, part in children(node):
-                if tree.is_hole(part):
-                    yield f"{path}.{key}" if path else str(key), part
-
-
-def _form(node: Any) -> str:
-    """What must agree for a value to be loaded in the place of another."""
-    if isinstance(node, mx.array):
-        if node.dtype not in CODES:
-            raise tree.TreeError(f"MLX cannot read {node.dtype} from a file. Cast it, to float32 for example")
-        return f"{str(node.dtype).removeprefix('mlx.core.')} {node.shape}"
-    if tree.is_hole(node) or is_container(node):
-        return kind(node)
-    if type(node) in (bool, int, float):
-        return f"a Python {type(node).__name__}"
-    raise tree.TreeError(
-        f"every leaf must be an mx.array or a Python bool, int or float, got {node!r}. Make one of it, "
-        "or describe it in metadata. Of mx.random.state save mx.random.state[0]"
-    )
-
-
-def _differences(stored: dict[str, str], wanted: dict[str, str]) -> list[str]:
-    with_parts = {name.rpartition(".")[0] for name in (*stored, *wanted) if name}
-    found = []
-    for name in {**wanted, **stored}:
-        old, new = stored.get(name), wanted.get(name)
-        if old == new or (name in with_parts and None in (old, new)):  # the parts of a container tell of it
-            continue
-        label = name or "the whole tree"
-        if old is None:
-            found.append(f"{label} is missing in the file, {new} wanted")
-        else:
-            found.append(f"{label} is {old} in the file, {new or 'nothing'} wanted")
-    return found
-
-
-def _listed(differing: list[str]) -> str:
-    more = len(differing) - LISTED
-    listed = "; ".join(differing[:LISTED]) + (f"; and {more} more, see checkpoint.differences" if more > 0 else "")
-    return f"{len(differing)} difference{'s' if len(differing) > 1 else ''}: {listed}"
 
 
 # The file

@@ -5,8 +5,8 @@ from typing import Any, Literal, get_args
 
 import mlx.core as mx
 
-from mlxopt import checks, tree
-from mlxopt.tracing import as_input
+from mlxopt import checks
+from mlxopt.numerics.dtypes import widen
 
 Coefficients = tuple[float, float, float]
 """``a, b, c`` of one step ``x <- a x + (b g + c g g) x`` with ``g = x x'``."""
@@ -83,7 +83,7 @@ def iterated(
     """Scale matrices in float32, and iterate in another dtype."""
     if x.shape[-2] > x.shape[-1]:
         return _transposed(iterated(_transposed(x), rows, eps, preconditioning, dtype))
-    start = _bounded(tree.widen(x), eps, preconditioning).astype(dtype)
+    start = _bounded(widen(x), eps, preconditioning).astype(dtype)
     # From twice as long as high on the products of the short side save a third; in low precision they lose too much.
     is_long = x.shape[-1] >= 2 * x.shape[-2] and dtype == mx.float32
     return (_iterate_gram if is_long else _iterate)(start, rows).astype(x.dtype)
@@ -116,7 +116,7 @@ def _bounded(x: mx.array, eps: float, preconditioning: Preconditioning) -> mx.ar
     """Scale matrices so that no singular value is above 1."""
     largest = _or_one(mx.max(mx.abs(x), axis=(-2, -1), keepdims=True))
     x = x / largest  # whose squares neither overflow nor vanish
-    x = x / _or_one(mx.sqrt(mx.sum(mx.square(x), axis=(-2, -1), keepdims=True)) + as_input(eps) / largest)
+    x = x / _or_one(mx.sqrt(mx.sum(mx.square(x), axis=(-2, -1), keepdims=True)) + eps / largest)
     if preconditioning == "frobenius":
         return x
     gram = x @ _transposed(x)

@@ -1,8 +1,6 @@
 """Running a transformation: the whole step as one compiled program."""
 
 import contextlib
-import os
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -10,13 +8,13 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
-from mlxopt.tracing import compiling
+from mlxopt.compiled.program import TracedProgram
+from mlxopt.compiled.streams import LARGE, stream_below, streams_by_path
+from mlxopt.tracing import tracing
+from mlxopt.tree.forms import wide
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
-
-LARGE = 2**15
-"""Elements from which a leaf is worth a stream of its own, and memory worth handing on."""
 
 
 def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Callable[..., tuple[Params, State]]:
@@ -105,7 +103,11 @@ def compile_step(
         # Leaf by leaf, since holes in the parameters have no gradient.
         (loss, aux), gradients = mx.value_and_grad(at)(tree.leaves(params))
         grads = tree.with_leaves(params, gradients)
-        known = {"value": loss, "grad": grads, "value_fn": lambda other: loss_and_aux(other, batch)[0]}
+
+        def value_fn(other: Params) -> mx.array:
+            return loss_and_aux(tree.cast_like(other, params), batch)[0]
+
+        known = {"value": loss, "grad": grads, "value_fn": value_fn}
         return *_advance(tx, grads, state, params, {**known, **extra}, donate), loss, *aux
 
     compiled = _compile(program)
@@ -170,12 +172,12 @@ def _advance(
     tx: GradientTransformation, grads: Updates, state: State, params: Params, extra: Mapping[str, Any], donate: Donate
 ) -> tuple[Params, State]:
     on_cpu = mx.default_device() == mx.cpu
-    streams = _streams_by_path(params) if on_cpu else {}
-    with compiling(), tree.on_streams(streams):
-        updates, new_state = tx.update(tree.map(tree.widen, grads), state, params, **extra)
+    streams = streams_by_path(params) if on_cpu else {}
+    with tracing(TracedProgram(streams)):
+        updates, new_state = tx.update(tree.map(wide, grads), state, params, **extra)
         new_params = apply_updates(params, updates)
     if donate is True or (donate == "auto" and on_cpu):
-        new_state = tree.map_with_path(lambda path, leaf: _set_apart(leaf, _stream_below(path, streams)), new_state)
+        new_state = tree.map_with_path(lambda path, leaf: _set_apart(leaf, stream_below(path, streams)), new_state)
     return new_params, new_state
 
 
@@ -186,40 +188,6 @@ def _set_apart(leaf: mx.array, stream: mx.Stream | None) -> mx.array:
     shares its memory, and only keeps the leaf from being computed together with the parameter.
     """
     return mx.contiguous(leaf, stream=stream) if leaf.size >= LARGE else leaf
-
-
-_of_thread = threading.local()
-
-
-def _cpu_streams() -> list[mx.Stream]:
-    """A few streams of the CPU: MLX runs each on one thread, and knows each only in the thread that made it."""
-    if not hasattr(_of_thread, "streams"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        more = [mx.new_stream(mx.cpu) for _ in range(min(cores, 4) - 1)]
-        _of_thread.streams = [mx.default_stream(mx.cpu), *more]
-    streams: list[mx.Stream] = _of_thread.streams
-    return streams
-
-
-def _streams_by_path(params: Params) -> dict[str, mx.Stream]:
-    """Share large leaves out over the streams of the CPU: largest first, each to the stream with least to do."""
-    large = [(leaf.size, path) for path, leaf in tree.items(params) if leaf.size >= LARGE]
-    if len(large) < 2:
-        return {}
-    streams = _cpu_streams()
-    work, chosen = [0] * len(streams), {}
-    for size, path in sorted(large, reverse=True):
-        index = work.index(min(work))
-        work[index] += size
-        chosen[path] = streams[index]
-    return chosen
-
-
-def _stream_below(path: str, streams: Mapping[str, mx.Stream]) -> mx.Stream | None:
-    """The stream of the parameter that a leaf of the state belongs to: the one whose path its own ends with."""
-    while path and path not in streams:
-        _, _, path = path.partition(".")
-    return streams.get(path)
 
 
 def _require_donate(where: str, donate: Any) -> None:

@@ -1,0 +1,1 @@
+"""Running a transformation as one compiled program; everything that exists for speed."""

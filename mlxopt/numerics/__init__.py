@@ -1,0 +1,1 @@
+"""Functions of arrays, no trees: scalars of a step, sums and norms, matrices."""

@@ -1,0 +1,142 @@
+"""Python numbers and values of a state, each as an array that knows what it is."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from typing_extensions import Self
+
+from mlxopt.numerics.dtypes import LOW_PRECISION
+
+
+class Number(mx.array):
+    """A Python number while a program is traced: with other numbers it is one, beside an array it is an input.
+
+    ``mx.compile`` prints Python numbers into the source of kernels, and compiles a new kernel for each other value. To
+    formulas the two are the same: ``1 - b`` has all the digits of a Python number, a comparison with a number is true
+    or false, and low-precision arrays keep their dtype.
+
+    Args:
+        value: The number.
+        array: Array that holds it.
+        make: Makes another number of this kind.
+    """
+
+    value: float
+
+    def __init__(self, value: float, array: mx.array, make: Callable[[float], Any]) -> None:
+        super().__init__(0, array.dtype)
+        self[...] = array  # the array itself, where the constructor would put a copy into every kernel
+        self.value = value
+        self._array = array
+        self._make = make
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __index__(self) -> int:
+        return operator.index(self.value)  # type: ignore[arg-type]  # an error for a float, as it should be
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def _beside(self, other: mx.array) -> mx.array:
+        """The array to calculate with; like a Python number it does not widen what is beside it."""
+        return self._array.astype(other.dtype) if other.dtype in LOW_PRECISION else self._array
+
+
+NEUTRAL = {"add": 0, "mul": 1}
+"""Numbers beside which nothing needs to be done, such as an ``eps_root`` of 0."""
+
+
+def _binary(name: str, reflected: bool) -> Callable[[Number, Any], Any]:
+    plain: Callable[[Any, Any], Any] = getattr(operator, name)
+
+    def operate(self: Number, other: Any) -> Any:
+        if isinstance(other, Number):
+            other = other.value
+        if isinstance(other, (int, float)):
+            result = plain(other, self.value) if reflected else plain(self.value, other)
+            return result if isinstance(result, bool) else self._make(result)
+        if not isinstance(other, mx.array):
+            return NotImplemented
+        if other.ndim and self.value == NEUTRAL.get(name):
+            return other
+        own = self._beside(other)
+        return plain(other, own) if reflected else plain(own, other)
+
+    return operate
+
+
+def _unary(name: str) -> Callable[[Number], Any]:
+    plain: Callable[[Any], Any] = getattr(operator, name)
+    return lambda self: self._make(plain(self.value))
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
+    setattr(Number, f"__r{_name}__", _binary(_name, reflected=True))
+    setattr(Number, f"__i{_name}__", _binary(_name, reflected=False))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
+for _name in ("neg", "pos", "abs"):
+    setattr(Number, f"__{_name}__", _unary(_name))
+
+
+class Held(mx.array):
+    """A value that a state holds: an array for formulas, but a formula must not depend on what it is.
+
+    Args:
+        array: The value.
+        name: What it is called, for messages.
+    """
+
+    def __init__(self, array: mx.array, name: str) -> None:
+        super().__init__(0, array.dtype)
+        self[...] = array
+        self._name = name
+
+    def _refuse(self) -> Any:
+        raise ValueError(
+            f"inject_hyperparams: '{self._name}' is used as a Python number or in a condition, got an array from the "
+            f"state, which has no value while a program is traced. Pass static_args=['{self._name}']."
+        )
+
+    def __float__(self) -> float:
+        number: float = self._refuse()
+        return number
+
+    def __bool__(self) -> bool:
+        truth: bool = self._refuse()
+        return truth
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
+
+def _compared(name: str) -> Callable[[Held, Any], Any]:
+    plain: Callable[[Any, Any], Any] = getattr(mx.array, f"__{name}__")
+    return lambda self, other: Held(plain(self, other), self._name)
+
+
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Held, f"__{_name}__", _compared(_name))
+Held.__hash__ = mx.array.__hash__  # type: ignore[method-assign]  # which defining __eq__ takes away

@@ -1,0 +1,112 @@
+"""Scalars of a step: counts, hyperparameters, bias corrections."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from mlxopt.numerics.number import Number
+from mlxopt.tracing import inside, number
+
+LARGEST_COUNT = 2**31 - 1
+
+
+def safe_increment(count: mx.array) -> mx.array:
+    """Add one to a counter that stays at its largest value instead of wrapping round.
+
+    Args:
+        count: Integer array.
+
+    Example:
+        >>> safe_increment(mx.array(7)), safe_increment(mx.array(2**31 - 1))
+        (array(8, dtype=int32), array(2147483647, dtype=int32))
+    """
+    if not mx.issubdtype(count.dtype, mx.integer):
+        raise TypeError(f"safe_increment: count must be an integer array, got {count.dtype}. Cast it to int32.")
+    largest = mx.array(mx.iinfo(count.dtype).max, count.dtype)
+    return mx.where(count < largest, count + 1, count)
+
+
+def new_count() -> mx.array:
+    """Make the counter of a new state.
+
+    Example:
+        >>> new_count()
+        array(0, dtype=int32)
+    """
+    return mx.zeros((), mx.int32)
+
+
+def as_scalar(value: float | mx.array) -> mx.array:
+    """Make the 0-d float32 array in which a hyperparameter is kept.
+
+    Example:
+        >>> as_scalar(0.1)
+        array(0.1, dtype=float32)
+    """
+    scalar = value if isinstance(value, mx.array) else mx.array(float(value))
+    if scalar.size != 1:
+        raise ValueError(f"as_scalar: value must be a single number, got shape {scalar.shape}. Pass one number.")
+    return scalar.astype(mx.float32).reshape(())
+
+
+def scheduled(hyperparameter: float | mx.array | Callable[[Any], Any], count: mx.array, held: mx.array) -> mx.array:
+    """Read the value of a hyperparameter at a count: the schedule's, or else the one that a state holds.
+
+    Example:
+        >>> scheduled(lambda count: 1.0 / (1 + count), mx.array(3), mx.array(0.1))
+        array(0.25, dtype=float32)
+        >>> scheduled(0.1, mx.array(3), mx.array(0.05))
+        array(0.05, dtype=float32)
+    """
+    return as_scalar(inside(hyperparameter)(count) if callable(hyperparameter) else held)
+
+
+def times(number: float | mx.array, scalar: float | mx.array) -> float | mx.array:
+    """Multiply a scalar of a step by a number; 0 stays the number 0, which costs nothing where it is added.
+
+    Args:
+        number: Number.
+        scalar: Scalar, which is finite.
+
+    Example:
+        >>> times(0.0, mx.array(0.5)), times(3.0, mx.array(0.5))
+        (0.0, array(1.5, dtype=float32))
+    """
+    is_known = isinstance(number, Number) or not isinstance(number, mx.array)
+    return 0.0 if is_known and number == 0 else number * scalar
+
+
+def bias_correction(decay: float | mx.array, count: mx.array) -> mx.array:
+    """Compute ``1 - decay**count``, the weight a running mean has gathered after ``count`` updates.
+
+    Written as ``-expm1(count * log(decay))``, which keeps the digits that the subtraction loses for ``decay`` near 1.
+
+    Args:
+        decay: Decay of the running mean.
+        count: Updates the mean has seen, at least 1.
+
+    Example:
+        >>> bias_correction(0.999, mx.array(1))
+        array(0.001, dtype=float32)
+    """
+    if isinstance(decay, mx.array) and not isinstance(decay, Number):
+        log_decay: float | mx.array = mx.log(decay)
+    else:
+        log_decay = number(math.log(decay) if decay else -math.inf)
+    return -mx.expm1(log_decay * count.astype(mx.float32))
+
+
+def sign(x: mx.array) -> mx.array:
+    """Compute the sign, NaN for NaN; ``mx.sign`` makes it 0, which hides a broken gradient.
+
+    Args:
+        x: Array.
+
+    Example:
+        >>> sign(mx.array([-2.0, 0.0, float("inf"), float("nan")]))
+        array([-1, 0, 1, nan], dtype=float32)
+    """
+    # The quotient is 0 for every number, and unlike a select it does not keep the CPU kernel from being vectorized.
+    return mx.sign(x) + number(0.0) / (number(1.0) + mx.abs(x))

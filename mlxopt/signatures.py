@@ -1,0 +1,51 @@
+"""What an update function asks for, read from its signature."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Needs(NamedTuple):
+    """What an ``update`` function asks for, read from its signature."""
+
+    params: bool
+    state: type | None
+    extras: frozenset[str]
+    required: frozenset[str]
+    any_extras: bool
+
+
+_known: dict[Any, Needs] = {}
+
+
+def needs_of(update: Callable[..., Any]) -> Needs:
+    """What a function needs, read once for all functions of the same code: a wrapper may build one at every step."""
+    code = getattr(update, "__code__", None)
+    if code is None:
+        return _read_needs(update)
+    if code not in _known:
+        _known[code] = _read_needs(update)
+    return _known[code]
+
+
+def _read_needs(update: Callable[..., Any]) -> Needs:
+    try:
+        signature = inspect.signature(update, eval_str=True)
+    except NameError:  # an annotation that is text and names something local to the factory
+        signature = inspect.signature(update)
+    parameters = list(signature.parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) != 3:
+        raise TypeError(
+            f"GradientTransformation: update must take (updates, state, params), got {len(positional)} positional "
+            "parameters. Write update(updates, state, params=None), with extras as keyword-only parameters."
+        )
+    _, state, params = positional
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return Needs(
+        params=params.default is params.empty,
+        state=state.annotation if isinstance(state.annotation, type) and hasattr(state.annotation, "_fields") else None,
+        extras=frozenset(p.name for p in keywords),
+        required=frozenset(p.name for p in keywords if p.default is p.empty),
+        any_extras=any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
