@@ -146,7 +146,7 @@ def _put_letters(cells: list[list[str]], lines: Sequence[Heights]) -> None:
     columns, count = len(cells[0]), len(lines)
     rows = [_rows(heights) for heights in lines]
     passing = Counter((row, column) for own in rows for column, spanned in own.items() for row in spanned)
-    apart = min(max(12 / count, 4.0), columns / count)
+    apart = min(max(12 / count, 3.0), columns / count)
     for index, (letter, own) in enumerate(zip(LETTERS, rows, strict=False)):
         wanted = [place for turn in range(columns) if (place := (index + 0.5 + turn * count) * apart) < columns]
         near = {place: [column for column in own if 2 * abs(column - place) < count * apart] for place in wanted}
