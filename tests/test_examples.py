@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,35 @@ def test_watching_measures_every_step(
     assert all(0 < ratio < update for ratio, update in zip(numbers["ratio"][1:], numbers["update"][1:], strict=True))
     assert sum(numbers["loss"][-5:]) < sum(numbers["loss"][:5])
     assert "\r" not in text, "no progress bar where nobody watches"
-    assert "monitor({'update_norm': norm, 'update_ratio': update_ratio})" in text
+    assert "    monitor({'update_norm': norm, 'update_ratio': update_ratio}),\n)\n" in text
+    assert re.search(r"\d+\.\d% of 1000 new points are classified correctly", text)
+    assert max(map(len, text.splitlines())) <= 80 or drawn
     require_picture(drawn, tmp_path / "watching.png", text)
+
+
+def test_the_module_is_up_to_date_whenever_it_is_looked_at(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, seen = example("watching"), []
+    made, evaluate = module.network(8), mx.eval
+    monkeypatch.setattr(module, "network", lambda: made)
+
+    def watch(params: Any, *others: Any) -> None:
+        held = mo.tree.leaves(made.trainable_parameters())
+        seen.append(all(one is other for one, other in zip(mo.tree.leaves(params), held, strict=True)))
+        evaluate(params, *others)
+
+    monkeypatch.setattr(mx, "eval", watch)
+    module.main(steps=3)
+    assert seen == [True] * 3
+
+
+def test_long_expressions_are_written_out(example: Any) -> None:
+    written_out = example("quickstart").written_out
+    tx = mo.chain(mo.clip(1.0), mo.freeze({"w": True, "b": [True, False]}), mo.sgd(mo.cosine_decay(0.1, 100)))
+    for width in (20, 40, 60, 200):
+        text = written_out(repr(tx), width)
+        assert repr(eval(text, {**vars(mo)})) == repr(tx)
+        assert max(map(len, text.splitlines())) <= max(width, 40)
+    assert written_out(repr(tx), 60).splitlines()[:2] == ["chain(", "    clip(1.0),"]
 
 
 def test_the_progress_bar_fits_a_terminal(
