@@ -1,5 +1,6 @@
 """Swap the optimizer and nothing else: one model and one budget of steps for ten, each at its best learning rate.
 
+A toy problem and a single seed: the order among them says nothing about other models.
 The picture goes into this folder, or another: ``python examples/swapping.py examples/pictures``.
 """
 
@@ -32,8 +33,8 @@ OPTIMIZERS = {
     "adabelief": mo.adabelief(1.0),
 }
 
-
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#C88A00", "#56B4E9", "#7F3C8D", "#8B5A2B", "#93A800", "#A3244A"]
+"""Of the curves, the best optimizer first."""
 
 
 def mean(losses: list[float]) -> float:

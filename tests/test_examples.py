@@ -87,6 +87,15 @@ def test_a_line_of_blocks_is_the_curve(example: Any) -> None:
     assert module.blocks(mo.step_decay(1.0, 0.5, 50), 8) == "████▄▄▄▂"
 
 
+@pytest.mark.parametrize("name", ["schedules", "swapping"])
+def test_the_pictures_of_the_readme_are_wide_and_small(name: str) -> None:
+    data = (FOLDER / "pictures" / f"{name}.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
+    assert (width, 550 <= height <= 800) == (1600, True)
+    assert len(data) < 120_000
+
+
 @drawn
 def test_swapping_compares_ten_optimizers(
     example: Any, drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -30,8 +30,9 @@ COLORS = (
 def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, path: str | os.PathLike[str] | None = None) -> str:
     """Draw schedules over the counts from 0 to ``steps``: as text, and as a picture if there is a path for it.
 
-    Pictures need matplotlib: ``pip install 'mlxopt[plot]'``. No window opens, and pyplot is left alone. Runs of more
-    than 10,000 steps are sampled.
+    Jumps stand upright. Several curves have letters in the text; where they coincide, letters or dashes take turns.
+    Runs of more than 10,000 steps are sampled, and what is not finite is left out and named. Pictures need matplotlib:
+    ``pip install 'mlxopt[plot]'``. No window opens, and pyplot is left alone.
 
     Args:
         schedules: Any function from a count to a number, or a dict of such functions by name.
