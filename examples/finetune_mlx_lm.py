@@ -6,6 +6,7 @@ import itertools
 import random
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,22 @@ except ModuleNotFoundError as error:
 
 ITERS = 200
 TOKENS, LENGTH = 48, 17
+
+
+def candidates(iters: int) -> dict[str, Callable[[], Any]]:
+    """The line that differs: an optimizer of MLX, the same after one changed import, a chain of your own."""
+    return {
+        "mlx.optimizers.AdamW": lambda: mlx.optimizers.AdamW(1e-2, bias_correction=True),
+        "mlxopt.interop.optimizers.AdamW": lambda: optimizers.AdamW(1e-2, bias_correction=True),
+        "as_optimizer(chain(...))": lambda: as_optimizer(
+            mo.chain(
+                mo.clip_by_global_norm(1.0),
+                mo.scale_by_adam(),
+                mo.add_decayed_weights(0.01, mask=mo.by_path("*.lora_a")),
+                mo.scale_by_learning_rate(mo.warmup_cosine_decay_schedule(0.0, 1e-2, iters // 10, iters)),
+            )
+        ),
+    }
 
 
 def counting(direction: int, rows: int, seed: int) -> list[tuple[list[int], int]]:
@@ -77,7 +94,11 @@ class Run:
         self.validations: list[float] = []
         optimizer.init(model.trainable_parameters())
         if file and file.exists():
-            self.restore(mo.checkpoint.load(file, like=self.contents()))
+            saved = mo.checkpoint.load(file, like=self.contents())
+            self.model.update(saved["parameters"])
+            self.optimizer.state, self.done = saved["optimizer"], saved["done"]
+            high, low = saved["random"].tolist()
+            mx.random.seed(high << 32 | low)  # nothing else writes into mx.random.state
 
     def contents(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
@@ -85,16 +106,8 @@ class Run:
         trained, state = self.model.trainable_parameters(), self.optimizer.state
         return {"parameters": trained, "optimizer": state, "random": numbers[0], "done": self.done}
 
-    def restore(self, contents: dict[str, Any]) -> None:
-        """Go on from the contents of another run."""
-        self.model.update(contents["parameters"])
-        self.optimizer.state = contents["optimizer"]
-        high, low = contents["random"].tolist()
-        mx.random.seed(high << 32 | low)  # nothing else writes into mx.random.state
-        self.done = contents["done"]
-
     def train(self, iters: int, dataset: Any, validation: Any = None, **settings: Any) -> None:
-        """Let the trainer work until ``iters`` iterations are done in all, without what it prints."""
+        """Let the trainer work, silently, until ``iters`` iterations are done in all."""
         self.begun = self.done
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             file = str(Path(folder, "adapters.safetensors"))
@@ -111,7 +124,7 @@ class Run:
             mo.checkpoint.save(self.file, self.contents())
 
     def on_val_loss_report(self, report: dict[str, Any]) -> None:
-        """Take what the trainer says."""
+        """Take what the trainer says after a validation."""
         self.validations.append(report["val_loss"])
 
     def reported(self, name: str) -> list[float]:
@@ -119,24 +132,8 @@ class Run:
         return [report[name] for report in self.reports.values()]
 
 
-def candidates(iters: int) -> dict[str, Callable[[], Any]]:
-    """The line that differs."""
-    return {
-        "mlx.optimizers.AdamW": lambda: mlx.optimizers.AdamW(1e-2, bias_correction=True),
-        "mlxopt.interop.optimizers.AdamW": lambda: optimizers.AdamW(1e-2, bias_correction=True),
-        "as_optimizer(chain(...))": lambda: as_optimizer(
-            mo.chain(
-                mo.clip_by_global_norm(1.0),
-                mo.scale_by_adam(),
-                mo.add_decayed_weights(0.01, mask=mo.by_path("*.lora_a")),
-                mo.scale_by_learning_rate(mo.warmup_cosine_decay_schedule(0.0, 1e-2, iters // 10, iters)),
-            )
-        ),
-    }
-
-
 def pretrained(iters: int) -> dict[str, Any]:
-    """The weights of a model that has learned to count up."""
+    """The weights of a model that has learned to count up, which takes no download."""
     mx.random.seed(0)
     run = Run(new_model(), optimizers.AdamW(1e-2, bias_correction=True))
     run.train(iters, counting(1, 256, seed=0), steps_per_report=max(1, iters // 10))
@@ -151,15 +148,15 @@ def main(iters: int = ITERS, reports: int = 5) -> bool:
     rows, new_rows = counting(-1, 256, seed=1), counting(-1, 32, seed=2)
     every = iters // reports
 
-    heads = "".join(f"{every * (index + 1):9d}" for index in range(reports))
-    print(f"{'loss after iteration':32}{heads}{'new rows':>10}{'last rate':>11}")
+    heads = "".join(f"{every * (index + 1):8d}" for index in range(reports))
+    print(f"{'loss after iteration':31}{heads}{'new rows':>10}{'last rate':>10}")
     for name, make in candidates(iters).items():
         whole = Run(with_adapters(weights), make())
         whole.train(iters, rows, new_rows, steps_per_report=every)
-        losses = "".join(f"{loss:9.4f}" for loss in whole.reported("train_loss"))
-        print(f"{name:32}{losses}{whole.validations[-1]:10.4f}{whole.reported('learning_rate')[-1]:11.1e}", flush=True)
+        losses = "".join(f"{loss:8.4f}" for loss in whole.reported("train_loss"))
+        print(f"{name:31}{losses}{whole.validations[-1]:10.4f}{whole.reported('learning_rate')[-1]:10.1e}", flush=True)
     end = whole.contents()
-    print(f"\nThe last one is {make()}.")
+    print("\n" + textwrap.fill(f"The last one is {make()}.", 80, subsequent_indent="    "))
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.safetensors")

@@ -122,7 +122,7 @@ def main(share: float = 1.0) -> dict[str, dict[str, str | None]]:
             if found:
                 print(f"         {found}")
         print()
-    print("46341 is the first count whose square is no int32: the count is an integer, and wraps round.")
+    print("46341 is the first count whose square does not fit an int32: it wraps round to a negative number.")
     return results
 
 

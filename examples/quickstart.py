@@ -1,5 +1,6 @@
 """Tell two interleaved spirals apart: a small network, a chain of transformations, one compiled step."""
 
+import textwrap
 from typing import Any
 
 import mlx.core as mx
@@ -27,18 +28,20 @@ def network(sizes: list[int], key: mx.array) -> list[dict[str, mx.array]]:
 
 
 def logits(params: list[dict[str, mx.array]], x: mx.array) -> mx.array:
+    """What the network says of points: above zero for the second spiral."""
     for layer in params[:-1]:
         x = mx.tanh(x @ layer["weight"].T + layer["bias"])
     return (x @ params[-1]["weight"].T + params[-1]["bias"]).squeeze(-1)
 
 
 def loss_fn(params: list[dict[str, mx.array]], x: mx.array, y: mx.array) -> mx.array:
+    """Cross entropy."""
     z = logits(params, x)
     return mx.mean(mx.logaddexp(0.0, z) - y * z)
 
 
 def picture(params: list[dict[str, mx.array]], x: mx.array, y: mx.array) -> str:
-    """Where the network sees which spiral (. and :), with the points of both (o and #)."""
+    """A map of what the network says (. and :), with the points of both spirals (o and #)."""
     rows, columns = 23, 46
     across, down = mx.linspace(-1.1, 1.1, columns), mx.linspace(1.1, -1.1, rows)
     grid = mx.stack(list(mx.meshgrid(across, down)), axis=-1).reshape(-1, 2)
@@ -50,8 +53,24 @@ def picture(params: list[dict[str, mx.array]], x: mx.array, y: mx.array) -> str:
     return "\n".join("".join(row) for row in canvas)
 
 
+def written_out(expression: str, width: int = 80) -> str:
+    """An expression over several lines: if it is too long, every argument gets lines of its own."""
+    head, _, rest = expression.partition("(")
+    if len(expression) <= width or not rest:
+        return expression
+    arguments, depth = [""], 0
+    for letter in rest[:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            arguments.append("")
+        else:
+            arguments[-1] += letter
+    lines = "".join(written_out(argument.strip(), width - 5) + ",\n" for argument in arguments)
+    return f"{head}(\n{textwrap.indent(lines, '    ')})"
+
+
 def main(steps: int = STEPS) -> float:
-    """Train, show how it goes, and return the share of new points that are told apart."""
+    """Train, show how it goes, and return the share of new points that are classified correctly."""
     data_key, test_key, init_key = mx.random.split(mx.random.key(0), 3)
     x, y = spirals(400, data_key)
     params = network([2, 64, 64, 1], init_key)
@@ -62,7 +81,7 @@ def main(steps: int = STEPS) -> float:
         mo.add_decayed_weights(1e-3, mask=mo.by_path("*.weight")),
         mo.scale_by_learning_rate(mo.warmup_cosine_decay_schedule(0.0, 1e-2, steps // 10, steps)),
     )
-    print(f"{tx}\n\n{'step':>5} {'loss':>9} {'gradient':>9} {'rate':>9}")
+    print(f"{written_out(repr(tx))}\n\n{'step':>5} {'loss':>9} {'gradient':>9} {'rate':>9}")
 
     state = tx.init(params)
     step = mo.compile_step(loss_fn, tx)
@@ -75,7 +94,7 @@ def main(steps: int = STEPS) -> float:
 
     new_x, new_y = spirals(1000, test_key)
     accuracy = float(mx.mean((logits(params, new_x) > 0) == new_y))
-    print(f"\n{picture(params, x, y)}\n\n{accuracy:.1%} of 1000 new points are on the side the network says.")
+    print(f"\n{picture(params, x, y)}\n\n{accuracy:.1%} of 1000 new points are classified correctly.")
     return accuracy
 
 

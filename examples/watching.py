@@ -1,4 +1,4 @@
-"""Watch a run: a progress bar, what the state of the optimizer tells, and a picture of loss and learning rate."""
+"""Watch the training of a module: a progress bar, what the optimizer's state tells, a picture of loss and rate."""
 
 import importlib
 import importlib.util
@@ -6,11 +6,22 @@ import sys
 from pathlib import Path
 
 import mlx.core as mx
-from quickstart import loss_fn, network, spirals
+import mlx.nn as nn
+from quickstart import spirals, written_out
 
 import mlxopt as mo
+from mlxopt.interop import functional
 
 STEPS = 1500
+
+
+def network(width: int = 64) -> nn.Module:
+    """Two hidden layers."""
+    return nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
+
+
+def loss_fn(model: nn.Module, x: mx.array, y: mx.array) -> mx.array:
+    return nn.losses.binary_cross_entropy(model(x).squeeze(-1), y, reduction="mean")
 
 
 def bar(done: int, steps: int, **numbers: float) -> None:
@@ -42,9 +53,10 @@ def picture(losses: list[float], rates: list[float], path: Path) -> None:
 
 def main(steps: int = STEPS, out: str = ".") -> dict[str, list[float]]:
     """Train, show how it goes, and return what was measured at every step."""
-    data_key, init_key = mx.random.split(mx.random.key(0))
+    data_key, test_key = mx.random.split(mx.random.key(0))
     x, y = spirals(400, data_key)
-    params = network([2, 64, 64, 1], init_key)
+    mx.random.seed(0)
+    model = network()
 
     # A monitor sees the updates that pass its place: here the steps themselves, since it stands last.
     tx = mo.chain(
@@ -55,10 +67,12 @@ def main(steps: int = STEPS, out: str = ".") -> dict[str, list[float]]:
     fields = {"gradient": "global_norm", "update": "update_norm", "ratio": "update_ratio", "rate": "learning_rate"}
     history: dict[str, list[mx.array]] = {name: [] for name in ["loss", *fields]}
 
-    state, step = tx.init(params), mo.compile_step(loss_fn, tx)
+    params = model.trainable_parameters()
+    state, step = tx.init(params), mo.compile_step(functional(model, loss_fn), tx)
     for done in range(1, steps + 1):
         chosen = mx.random.randint(0, len(x), (64,), key=mx.random.key(done))
         params, state, loss = step(params, state, x[chosen], y[chosen])
+        model.update(params)  # before they are computed: the old ones are not needed, and give them their memory
         mx.eval(params, state, loss)
         history["loss"].append(loss)
         for name, field in fields.items():
@@ -67,9 +81,12 @@ def main(steps: int = STEPS, out: str = ".") -> dict[str, list[float]]:
             bar(done, steps, loss=float(loss), ratio=float(history["ratio"][-1]))
 
     numbers = {name: [float(value) for value in values] for name, values in history.items()}
-    print(f"{tx}\n\n{'step':>6}" + "".join(f"{name:>11}" for name in numbers))
+    print(f"{written_out(repr(tx))}\n\n{'step':>6}" + "".join(f"{name:>11}" for name in numbers))
     for index in [*range(0, steps - 1, max(1, steps // 10)), steps - 1]:
         print(f"{index + 1:6d}" + "".join(f"{values[index]:11.2g}" for values in numbers.values()))
+    new_x, new_y = spirals(1000, test_key)
+    right = mx.mean((model(new_x).squeeze(-1) > 0) == new_y).item()
+    print(f"\n{right:.1%} of 1000 new points are classified correctly.")
 
     if importlib.util.find_spec("matplotlib"):
         path = Path(out) / "watching.png"

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,11 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-def require_picture(drawn: bool, path: Path, text: str) -> None:
+def require_picture(drawn: bool, path: Path, text: str, chart: str = "┤") -> None:
     """One picture and its path, or a chart."""
     assert path.exists() == drawn
     assert (str(path) in text) == drawn
-    assert ("┤" in text) != drawn
+    assert (chart in text) != drawn
     if drawn:
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -58,42 +59,86 @@ def test_schedules_shows_every_public_schedule(
     shown = module.main(out=str(tmp_path))
     text = capsys.readouterr().out
     factories = {name for name, value in vars(mo.schedules).items() if inspect.isfunction(value)}
-    assert set(shown) == factories
-    require_picture(drawn, tmp_path / "schedules.png", text)
+    assert set(shown) == factories | {"your_own"}
+    assert len(shown) == len(set(shown))
+    require_picture(drawn, tmp_path / "schedules.png", text, chart="█")
     if not drawn:
-        assert all(f"{name}(" in text for name in factories)
+        lines = text.splitlines()
+        assert all(any(line.startswith(f"  {name} ") for line in lines) for name in shown)
+        assert len(lines) <= len(shown) + 5
+        assert max(map(len, lines)) <= 80
+
+
+def test_the_groups_of_the_gallery_fill_a_grid(example: Any) -> None:
+    assert len({len(schedules) for schedules in example("schedules").GALLERY.values()}) == 1
 
 
 def test_the_curves_of_the_gallery_fit_their_frames(example: Any) -> None:
     module = example("schedules")
-    for name, schedule in module.by_name(module.GALLERY).items():
-        curve = schedule(mx.arange(module.STEPS + 1))
-        assert 0 <= number(mx.min(curve)) <= number(mx.max(curve)) <= 1.05, name
+    for schedules in module.GALLERY.values():
+        for schedule in schedules:
+            curve = schedule(mx.arange(module.STEPS + 1))
+            assert 0 <= number(mx.min(curve)) <= number(mx.max(curve)) <= 1.05, schedule
+
+
+def test_a_line_of_blocks_is_the_curve(example: Any) -> None:
+    module = example("schedules")
+    assert module.blocks(mo.linear_schedule(0.0, 1.0, 100), 9) == " ▁▂▃▄▅▆▇█"
+    assert module.blocks(mo.step_decay(1.0, 0.5, 50), 8) == "████▄▄▄▂"
+
+
+@pytest.mark.parametrize("name", ["schedules", "swapping"])
+def test_the_pictures_of_the_readme_are_wide_and_small(name: str) -> None:
+    data = (FOLDER / "pictures" / f"{name}.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
+    assert (width, 550 <= height <= 800) == (1600, True)
+    assert len(data) < 120_000
 
 
 @drawn
 def test_swapping_compares_ten_optimizers(
-    example: Any, drawn: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    example: Any, drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = example("swapping", drawn)
-    chosen = {name: module.OPTIMIZERS[name] for name in ("adam", "sgd")}
-    assert len(module.OPTIMIZERS) == 10
-    module.OPTIMIZERS = chosen
-    results = module.main(steps=60, rates=[1e-6, 0.1], out=str(tmp_path))
+    assert len(module.OPTIMIZERS) == len(module.COLORS) == 10
+    monkeypatch.setattr(module, "OPTIMIZERS", {name: module.OPTIMIZERS[name] for name in ("sgd", "adam")})
+    results = module.main(steps=40, out=str(tmp_path))
     text = capsys.readouterr().out
     assert list(results) == ["adam", "sgd"]
     assert results["adam"].final < results["sgd"].final < results["sgd"].losses[0]
-    assert results["adam"].rate == results["sgd"].rate == 0.1
     assert round(results["adam"].bytes_per_parameter) == 8
     assert [line.split()[0] for line in text.splitlines()[3:5]] == ["adam", "sgd"]
+    assert max(map(len, text.splitlines())) <= 80 or drawn
     require_picture(drawn, tmp_path / "swapping.png", text)
+
+
+@pytest.mark.parametrize("best", [-9, -4, -2, 0, 3])
+def test_the_grid_grows_until_the_best_rate_is_inside(example: Any, best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("swapping")
+    tried: list[float] = []
+
+    def step(params: Any, state: Any) -> Any:
+        tried.append(number(mo.tree.get(state, "learning_rate")))
+        return params, state, mx.array(abs(math.log10(tried[-1]) - best / 2))
+
+    monkeypatch.setattr(mo, "compile_step", lambda loss_fn, tx: step)
+    found = module.best_run(mo.sgd(1.0), 1, {"w": mx.zeros((2,))}, ())
+    assert found.rate == module.grid_rate(best)
+    assert min(tried) < found.rate < max(tried)
+    assert len(tried) == len(set(tried)) <= 6 + abs(best)
+
+
+def test_rates_are_two_to_a_decade(example: Any) -> None:
+    assert [example("swapping").grid_rate(index) for index in range(-4, 3)] == [0.01, 0.03, 0.1, 0.3, 1, 3, 10]
 
 
 def test_a_run_that_diverges_is_never_the_best(example: Any) -> None:
     module = example("swapping")
-    wild, tame = module.Result(1.0, [1.0, math.nan], 8.0), module.Result(0.1, [1.0, 0.05], 8.0)
+    wild, tame = module.Result(1.0, [1.0, math.nan], 8.0, {}), module.Result(0.1, [1.0, 0.05], 8.0, {})
     assert wild.final == math.inf
     assert min([wild, tame], key=lambda result: result.final) is tame
+    assert (wild.smooth, tame.smooth) == ([1.0, math.inf], [1.0, 0.525])
     assert (wild.steps_to_target, tame.steps_to_target) == (None, 1)
 
 
@@ -122,8 +167,35 @@ def test_watching_measures_every_step(
     assert all(0 < ratio < update for ratio, update in zip(numbers["ratio"][1:], numbers["update"][1:], strict=True))
     assert sum(numbers["loss"][-5:]) < sum(numbers["loss"][:5])
     assert "\r" not in text, "no progress bar where nobody watches"
-    assert "monitor({'update_norm': norm, 'update_ratio': update_ratio})" in text
+    assert "    monitor({'update_norm': norm, 'update_ratio': update_ratio}),\n)\n" in text
+    assert re.search(r"\d+\.\d% of 1000 new points are classified correctly", text)
+    assert max(map(len, text.splitlines())) <= 80 or drawn
     require_picture(drawn, tmp_path / "watching.png", text)
+
+
+def test_the_module_is_up_to_date_whenever_it_is_looked_at(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, seen = example("watching"), []
+    made, evaluate = module.network(8), mx.eval
+    monkeypatch.setattr(module, "network", lambda: made)
+
+    def watch(params: Any, *others: Any) -> None:
+        held = mo.tree.leaves(made.trainable_parameters())
+        seen.append(all(one is other for one, other in zip(mo.tree.leaves(params), held, strict=True)))
+        evaluate(params, *others)
+
+    monkeypatch.setattr(mx, "eval", watch)
+    module.main(steps=3)
+    assert seen == [True] * 3
+
+
+def test_long_expressions_are_written_out(example: Any) -> None:
+    written_out = example("quickstart").written_out
+    tx = mo.chain(mo.clip(1.0), mo.freeze({"w": True, "b": [True, False]}), mo.sgd(mo.cosine_decay(0.1, 100)))
+    for width in (20, 40, 60, 200):
+        text = written_out(repr(tx), width)
+        assert repr(eval(text, {**vars(mo)})) == repr(tx)
+        assert max(map(len, text.splitlines())) <= max(width, 40)
+    assert written_out(repr(tx), 60).splitlines()[:2] == ["chain(", "    clip(1.0),"]
 
 
 def test_the_progress_bar_fits_a_terminal(

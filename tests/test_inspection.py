@@ -1,6 +1,8 @@
 """Tables of transformations and charts of schedules: what stands in them is true, and nothing else happens."""
 
+import importlib
 import importlib.util
+import itertools
 import math
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from mlxopt import tree
 from mlxopt.base import GradientTransformation
 from mlxopt.inspection.chart import WIDTH, count_axis, value_axis
 from mlxopt.inspection.describing import describe
+from mlxopt.inspection.lines import through
 from mlxopt.inspection.plotting import plot
 
 PARAMS = {"w": mx.zeros((300, 2)), "b": mx.zeros((2,))}
@@ -267,17 +270,95 @@ def test_charts_are_80_columns_wide(steps: int, count: int) -> None:
     assert sum("┤" in line for line in lines) == 4
 
 
-def test_several_schedules_are_letters() -> None:
+def test_several_schedules_have_letters() -> None:
     chart = plot({"low": mo.constant_schedule(0.0), "high": mo.constant_schedule(1.0)}, 10)
     lines = chart.splitlines()
-    assert lines[:2] == ["a  low", "b  high"]
-    assert set(lines[3].partition("┤")[2]) == {"b"}
-    assert set(lines[19].partition("┤")[2]) == {"a"}
+    assert lines[:2] == ["a  low    b  high", ""]
+    assert letters(lines[2]) == ["b"] * 6
+    assert letters(lines[18]) == ["a"] * 6
+
+
+def letters(line: str) -> list[str]:
+    """The letters on a line of a chart."""
+    return [mark for mark in line.partition("┤")[2] or line.partition("│")[2] if mark.isalpha()]
 
 
 def test_letters_of_curves_that_meet_take_turns() -> None:
     same = mo.constant_schedule(1.0)
-    assert "abab" in plot({"one": same, "other": same}, 10)
+    lines = plot({"one": same, "other": same, "lower": mo.constant_schedule(0.0)}, 10).splitlines()
+    assert lines[0] == "a  one            b  other (on a)   c  lower"
+    assert "".join(letters(lines[2])).removesuffix("a") == "ab" * 6
+    assert set(letters(lines[18])) == {"c"}
+
+
+def test_letters_stand_where_a_curve_is_alone() -> None:
+    falling = mo.join_schedules([mo.constant_schedule(1.0), mo.linear_to_zero(1.0, 50)], [50])
+    lines = plot({"constant": mo.constant_schedule(1.0), "falling": falling}, 100).splitlines()
+    right = [line[45:] for line in lines[2:19]]
+    assert set(letters("│" + right[0])) == {"a"}
+    assert set("".join(right[2:])) & set("ab") == {"b"}
+
+
+def test_every_curve_has_a_letter_however_short_it_is() -> None:
+    short = {f"at {at}": lambda count, at=at: at / 20 if count == at else math.nan for at in range(20)}
+    body = plot(short, 19).partition("\n\n")[2].partition("not finite")[0]
+    assert {mark for line in body.splitlines() for mark in letters(line)} == set("abcdefghijklmnopqrst")
+
+
+def test_long_names_go_on_in_the_next_line() -> None:
+    names = ["word " * 30, "short"]
+    lines = plot({name: mo.constant_schedule(1.0) for name in names}, 10).splitlines()
+    assert [line[:3] for line in lines[:4]] == ["a  ", "   ", "b  ", ""]
+    assert max(map(len, lines)) == WIDTH
+
+
+# plot: jumps
+
+
+def step(count: int) -> float:
+    return 0.5 ** (count // 20)
+
+
+def test_stairs_are_upright_at_the_counts_of_the_new_values() -> None:
+    line = through(range(101), [step(count) for count in range(101)])
+    corners = [(x, y) for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)) if index not in line.measured]
+    assert corners == [(20, 1.0), (40, 0.5), (60, 0.25), (80, 0.125), (100, 0.0625)]
+    assert [line.y[index] for index in line.measured] == [step(count) for count in range(101)]
+
+
+@pytest.mark.parametrize("steps", [40, 100, 1_000, 9_999, 10**6])
+def test_a_riser_is_one_column_of_the_chart(steps: int) -> None:
+    lines = plot(lambda count: 1.0 if count < steps // 2 else 0.0, steps).splitlines()
+    columns = [[column for column, mark in enumerate(line) if "⠀" < mark <= "⣿"] for line in lines[3:18]]
+    assert len({tuple(found) for found in columns}) == 1
+    assert len(columns[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        mo.cosine_decay(1.0, 80),
+        mo.warmup_cosine_decay_schedule(0.0, 1.0, 3, 100),
+        mo.linear_to_zero(1.0, 10),
+        mo.inverse_sqrt_schedule(1.0, 10),
+        mo.wsd_schedule(1.0, 10, 50, 30, shape="1-sqrt"),
+        mo.polynomial_schedule(1.0, 0.1, 5.0, 90),
+    ],
+    ids=repr,
+)
+def test_a_slope_is_no_jump(schedule: Any) -> None:
+    values = schedule(mx.arange(101)).tolist()
+    assert through(range(101), values).y == values
+
+
+def test_a_jump_of_a_slope_and_one_beside_a_gap() -> None:
+    restarts = mo.repeated(mo.cosine_decay(1.0, 25, 0.1), 25)(mx.arange(101)).tolist()
+    assert [x for x in range(101) if through(range(101), restarts).x.count(x) == 2] == [25, 50, 75, 100]  # type: ignore[arg-type]
+    beside = through(range(6), [math.nan, 1.0, 1.0, 0.0, 0.0, math.inf])
+    assert beside.x == [0, 1, 2, 3, 3, 4, 5]
+
+
+# plot: any function, any number
 
 
 def of_one_count(count: int) -> float:
@@ -331,6 +412,26 @@ def test_what_is_not_finite_is_a_gap_and_a_line() -> None:
     nothing = plot({"x": lambda count: math.inf}, 4).splitlines()
     assert nothing[-1] == "x: not finite at 5 of 5 counts, first inf at 0"
     assert not any("⠀" < mark <= "⣿" for line in nothing for mark in line)
+
+
+EXTREME = [1e308, -1.7e308, 1e-308, 5e-324, 1e200, 0.0, math.inf, -math.inf, math.nan, 10**400, -(10**400)]
+
+
+@pytest.mark.parametrize("value", EXTREME, ids=str)
+@pytest.mark.parametrize("other", [1.0, -1e308, 2e-308, math.nan], ids=str)
+def test_extreme_numbers_are_drawn_or_named(value: Any, other: float) -> None:
+    lines = plot({"x": lambda count: value if count < 5 else other}, 10).splitlines()
+    endless = isinstance(value, int) or not math.isfinite(value)
+    assert any(line.startswith("x: not finite at") for line in lines) == (endless or math.isnan(other))
+    assert any("⠀" < mark <= "⣿" for line in lines for mark in line) == (not endless or not math.isnan(other))
+    assert max(map(len, lines)) == WIDTH
+
+
+def test_extreme_numbers_have_their_labels() -> None:
+    assert plot(lambda count: 1e308, 4).splitlines()[2].startswith("1.00e308 ┤⠒")
+    assert plot(lambda count: 5e-324, 4).splitlines()[2].startswith("6e-324 ┤")
+    both = plot({"x": lambda count: (-1.7e308, 1.7e308)[int(count) % 2]}, 4).splitlines()
+    assert [line.split()[0] for line in both if "┤" in line] == ["2e308", "1e308", "0", "-1e308", "-2e308"]
 
 
 @pytest.mark.parametrize(
@@ -389,6 +490,34 @@ def test_a_picture_of_gaps_and_of_many(tmp_path: Path) -> None:
     text = (tmp_path / "many.svg").read_text()
     assert "<svg" in text
     assert "gap" in text
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("value", EXTREME, ids=str)
+def test_extreme_numbers_in_a_picture(value: Any, tmp_path: Path) -> None:
+    schedules = {"x": lambda count: value if count < 5 else -1e308, "y": lambda count: value}
+    plot(schedules, 10, tmp_path / "extreme.png")
+    plot(schedules["y"], 10, tmp_path / "one.png")
+    assert (tmp_path / "extreme.png").exists()
+
+
+@needs_matplotlib
+def test_stairs_and_curves_that_run_together_in_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = importlib.import_module("matplotlib.figure")
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda figure, path: drawn.append(figure.axes[0]))
+    plot(step, 100, tmp_path / "stairs.png")
+    [stairs] = drawn[0].lines
+    points = list(zip(*stairs.get_data(), strict=True))
+    assert all(x == other_x or y == other_y for (x, y), (other_x, other_y) in itertools.pairwise(points))
+
+    half = mo.join_schedules([mo.constant_schedule(1.0), mo.linear_to_zero(1.0, 50)], [50])
+    plot({"half": half, "all": mo.constant_schedule(1.0)}, 100, tmp_path / "together.png")
+    solid, dashed, other = drawn[1].lines
+    assert (solid.get_linestyle(), dashed.get_linestyle(), other.get_linestyle()) == ("-", "--", "-")
+    assert solid.get_color() == dashed.get_color() != other.get_color()
+    assert dashed.get_zorder() > other.get_zorder()
+    assert [x for x, y in zip(*dashed.get_data(), strict=True) if not math.isnan(y)] == list(range(51))
 
 
 @needs_matplotlib

@@ -1,6 +1,7 @@
 """Schedules to look at: in the terminal, and as a picture."""
 
 import importlib
+import itertools
 import math
 import os
 import textwrap
@@ -13,20 +14,25 @@ import mlx.core as mx
 from mlxopt import checks
 from mlxopt.base import Schedule
 from mlxopt.inspection.chart import LETTERS, chart, count_axis, value_axis
+from mlxopt.inspection.lines import Line, power_of_ten, through, without_power
 from mlxopt.schedules import Curve
 
 MOST_COUNTS = 10_000
 """A longer run is sampled at this many counts."""
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+COLORS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
+    *("#56B4E9", "#7F3C8D", "#8B5A2B", "#93A800", "#555555"),
+)
 """Told apart by colour-blind readers, too."""
 
 
 def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, path: str | os.PathLike[str] | None = None) -> str:
     """Draw schedules over the counts from 0 to ``steps``: as text, and as a picture if there is a path for it.
 
-    Pictures need matplotlib: ``pip install 'mlxopt[plot]'``. No window opens, and pyplot is left alone. Runs of more
-    than 10,000 steps are sampled.
+    Jumps stand upright. Several curves have letters in the text; where they coincide, letters or dashes take turns.
+    Runs of more than 10,000 steps are sampled, and what is not finite is left out and named. Pictures need matplotlib:
+    ``pip install 'mlxopt[plot]'``. No window opens, and pyplot is left alone.
 
     Args:
         schedules: Any function from a count to a number, or a dict of such functions by name.
@@ -47,10 +53,14 @@ def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, path: str | o
     points = min(steps, MOST_COUNTS)
     counts = [index * steps // points for index in range(points + 1)]
     curves = {name: _values(name, schedule, counts) for name, schedule in named.items()}
+    exponent = power_of_ten(value for values in curves.values() for value in values)
+    gaps = {name: _gap(values, counts) for name, values in curves.items()}
+    lines = {
+        name: through(counts, [without_power(value, exponent) for value in values]) for name, values in curves.items()
+    }
     if draw is not None:
-        draw(curves, counts)
-    gaps = [f"{name}: {gap}" for name, values in curves.items() if (gap := _gap(values, counts))]
-    return "\n".join([chart(curves, steps), *gaps])
+        draw(lines, gaps, exponent)
+    return "\n".join([chart(lines, steps, exponent), *(f"{name}: {gap}" for name, gap in gaps.items() if gap)])
 
 
 def _by_name(schedules: Any) -> dict[str, Schedule]:
@@ -85,6 +95,8 @@ def _values(name: str, schedule: Schedule, counts: list[int]) -> list[float]:
         value = schedule(count)
         try:
             values.append(float(value))
+        except OverflowError:  # an integer beyond all floats
+            values.append(math.inf if value > 0 else -math.inf)
         except (TypeError, ValueError):
             raise TypeError(
                 f"plot: the schedule '{name}' must return a number, got {value!r} at count {count}. Return a float."
@@ -103,8 +115,10 @@ def _gap(values: Sequence[float], counts: Sequence[int]) -> str:
 
 # Pictures
 
+Draw = Callable[[Mapping[str, Line], Mapping[str, str], int], None]
 
-def _painter(path: Path) -> Callable[[Mapping[str, Sequence[float]], Sequence[int]], None]:
+
+def _painter(path: Path) -> Draw:
     """A function that draws into a file; raises if it could not."""
     try:
         figure = importlib.import_module("matplotlib.figure").Figure(dpi=150, layout="constrained")
@@ -119,31 +133,36 @@ def _painter(path: Path) -> Callable[[Mapping[str, Sequence[float]], Sequence[in
             f"plot: path must end with a format of pictures, got {str(path)!r}. Use one of {', '.join(formats)}."
         )
 
-    def draw(curves: Mapping[str, Sequence[float]], counts: Sequence[int]) -> None:
-        _draw(figure, curves, counts)
+    def draw(lines: Mapping[str, Line], gaps: Mapping[str, str], exponent: int) -> None:
+        _draw(figure, lines, gaps, exponent)
         figure.savefig(path)
 
     return draw
 
 
-def _draw(figure: Any, curves: Mapping[str, Sequence[float]], counts: Sequence[int]) -> None:
-    figure.set_size_inches(6.4 if len(curves) == 1 else 8.4, 3.6)
+def _draw(figure: Any, lines: Mapping[str, Line], gaps: Mapping[str, str], exponent: int) -> None:
+    figure.set_size_inches(6.4 if len(lines) == 1 else 8.4, 3.6)
     axes = figure.subplots()
-    for index, (name, values) in enumerate(curves.items()):
-        gap = _gap(values, counts)
+    upwards = value_axis([value for line in lines.values() for value in line.y], exponent)
+    across = count_axis(int(next(iter(lines.values())).x[-1]))
+    drawn = list(lines.values())
+    for index, (name, line) in enumerate(lines.items()):
+        look = {"color": COLORS[index % len(COLORS)], "linewidth": 1.8, "clip_on": False}
+        title = f"{name} ({gaps[name]})" if gaps[name] else name
         axes.plot(
-            counts,
-            [value if math.isfinite(value) else math.nan for value in values],
-            color=COLORS[index % len(COLORS)],
-            linestyle=("-", "--", ":", "-.")[index // len(COLORS)],
-            linewidth=1.8,
-            marker="o" if len(counts) <= 40 else None,
+            line.x,
+            [value if math.isfinite(value) else math.nan for value in line.y],
+            linestyle=("-", "--", ":")[index // len(COLORS)],
+            marker="o" if len(line.measured) <= 40 else None,
+            markevery=line.measured,
             markersize=4,
-            clip_on=False,
             zorder=3,
-            label=textwrap.fill(f"{name} ({gap})" if gap else name, 72 if len(curves) == 1 else 32),
+            label=textwrap.fill(title, 72 if len(lines) == 1 else 32),
+            **look,
         )
-    upwards, across = value_axis([value for values in curves.values() for value in values]), count_axis(counts[-1])
+        hidden, layers = _hidden(line, drawn[index + 1 :], (upwards.high - upwards.low) / 200)
+        if layers:
+            axes.plot(line.x, hidden, linestyle=(0, (4, 4 * layers)), zorder=4, **look)
     axes.set_ylim(upwards.low, upwards.high)
     axes.set_yticks(upwards.ticks, upwards.labels)
     axes.set_xlim(across.low, across.high)
@@ -153,7 +172,21 @@ def _draw(figure: Any, curves: Mapping[str, Sequence[float]], counts: Sequence[i
     axes.tick_params(length=0, pad=7)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    if len(curves) == 1:
+    if len(lines) == 1:
         axes.set_title(axes.lines[0].get_label(), fontsize="medium", loc="left", pad=12)
     else:
         figure.legend(loc="outside right upper", frameon=False)
+
+
+def _hidden(line: Line, later: Sequence[Line], near: float) -> tuple[list[float], int]:
+    """A line where later ones lie on it, NaN elsewhere, and how many of them do: dashes on top show it there."""
+    layers = [
+        sum(abs(line.y[mine] - other.y[theirs]) < near for other, theirs in zip(later, others, strict=True))
+        for mine, *others in zip(line.measured, *(other.measured for other in later), strict=True)
+    ]
+    hidden = [math.nan] * len(line.y)
+    for index, (before, here) in enumerate(itertools.pairwise(layers)):
+        if before and here:
+            stretch = slice(line.measured[index], line.measured[index + 1] + 1)
+            hidden[stretch] = line.y[stretch]
+    return hidden, max(layers)
