@@ -37,10 +37,10 @@ from mlxopt.inspection.plotting import plot as plot
 from mlxopt.numerics.dtypes import widen as widen
 from mlxopt.numerics.matrices import newton_schulz as newton_schulz
 from mlxopt.numerics.scalars import bias_correction as bias_correction
+from mlxopt.numerics.scalars import is_zero as is_zero
 from mlxopt.numerics.scalars import new_count as new_count
 from mlxopt.numerics.scalars import safe_increment as safe_increment
 from mlxopt.numerics.scalars import sign as sign
-from mlxopt.numerics.scalars import times as times
 from mlxopt.numerics.sums import abs_sq as abs_sq
 from mlxopt.numerics.sums import safe_norm as safe_norm
 from mlxopt.numerics.sums import safe_root_mean_squares as safe_root_mean_squares

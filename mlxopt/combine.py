@@ -76,6 +76,7 @@ def named_chain(*transformations: tuple[str, GradientTransformation]) -> Gradien
         transformations: Pairs of name and transformation, first to last.
 
     Example:
+        >>> import mlx.core as mx
         >>> from mlxopt import clip, scale
         >>> tx = named_chain(("clip", clip(1.0)), ("step", scale(-0.1)))
         >>> list(tx.init({"w": mx.array(1.0)}))
@@ -135,6 +136,7 @@ def masked(inner: GradientTransformation, mask: Mask, *, otherwise: Literal["pas
         otherwise: What becomes of the other updates: "pass" leaves them as they are, "zero" makes them zero.
 
     Example:
+        >>> import mlx.core as mx
         >>> from mlxopt import by_path, scale
         >>> tx = masked(scale(-0.1), by_path("w"), otherwise="zero")
         >>> grads = {"w": mx.array(1.0), "b": mx.array(1.0)}
@@ -178,6 +180,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ma
         param_labels: Labels: a function of path and parameter, or a tree whose labels hold for all leaves below them.
 
     Example:
+        >>> import mlx.core as mx
         >>> from mlxopt import adam, sgd
         >>> tx = partition({"matrix": adam(1e-3), "other": sgd(1e-2)},
         ...                lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")
@@ -230,6 +233,7 @@ def freeze(mask: Mask) -> GradientTransformation:
             are an error.
 
     Example:
+        >>> import mlx.core as mx
         >>> from mlxopt import by_path
         >>> tx = freeze(by_path("embedding.*"))
         >>> grads = {"embedding": {"weight": mx.array(1.0)}, "head": mx.array(1.0)}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxopt.base import GradientTransformation, Inner, Params, State, Updates
-from mlxopt.numerics.number import Held
+from mlxopt.numerics.number import Held, NeedsValueError
 from mlxopt.numerics.scalars import as_scalar, new_count, safe_increment, scheduled
 from mlxopt.readable import arguments_as_text
 
@@ -34,7 +34,7 @@ def inject_hyperparams(
 
     Arguments are such hyperparameters if they are floats, arrays of one element or schedules, and stand for a number by
     their annotation, if they have one. Integers, masks and whatever else decides about shapes, loops or conditions
-    stay as they are.
+    stay as they are; so do defaults on which a condition depends.
 
     Args:
         inner_factory: Function that builds a transformation.
@@ -60,21 +60,31 @@ def inject_hyperparams(
 
     def build(*args: Any, **kwargs: Any) -> GradientTransformation:
         bound = signature.bind(*args, **kwargs)
+        said = {*bound.arguments}
         bound.apply_defaults()
-        given = {
-            name: value
-            for name, value in bound.arguments.items()
-            if name not in fixed and name in numbers and _is_hyperparameter(value, is_said=numbers[name])
-        }
+        name = getattr(inner_factory, "__name__", "factory")
+        more = f", static_args={sorted(fixed)}" if fixed else ""
 
         def built(values: Mapping[str, Any]) -> GradientTransformation:
             arguments = inspect.BoundArguments(signature, OrderedDict({**bound.arguments, **values}))
             return inner_factory(*arguments.args, **arguments.kwargs)
 
-        tx = _with_hyperparams(built, given)
-        name = getattr(inner_factory, "__name__", "factory")
-        more = f", static_args={sorted(fixed)}" if fixed else ""
-        return tx.spelled(name, lambda: f"inject_hyperparams({name}{more})({arguments_as_text(bound)})")
+        given = {
+            argument: value
+            for argument, value in bound.arguments.items()
+            if argument not in fixed
+            and argument in numbers
+            and _is_hyperparameter(value, is_annotated=numbers[argument])
+        }
+        while True:
+            try:
+                tx = _with_hyperparams(built, given)
+            except NeedsValueError as refused:
+                if refused.name in said or refused.name not in given:
+                    raise
+                del given[refused.name]  # a default on which a condition depends
+            else:
+                return tx.spelled(name, lambda: f"inject_hyperparams({name}{more})({arguments_as_text(bound)})")
 
     return build
 
@@ -95,12 +105,12 @@ def _admits_float(hint: Any) -> bool:
     return hint is float
 
 
-def _is_hyperparameter(value: Any, is_said: bool) -> bool:
+def _is_hyperparameter(value: Any, is_annotated: bool) -> bool:
     if isinstance(value, Held):  # by the state of a transformation around this one
         return False
     if isinstance(value, mx.array):
         return value.size == 1
-    return callable(value) or type(value) is float or (type(value) is int and is_said)
+    return callable(value) or type(value) is float or (type(value) is int and is_annotated)
 
 
 def _with_hyperparams(
@@ -115,6 +125,7 @@ def _with_hyperparams(
     def held(values: Mapping[str, mx.array]) -> GradientTransformation:
         return build({name: Held(value, name) for name, value in values.items()})
 
+    held({name: first(name) for name in given})
     # Numbers are checked here once, as they were given; what is in the state later is not asked for its value.
     prototype = build({name: Held(first(name), name) for name, value in given.items() if callable(value)})
 

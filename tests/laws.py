@@ -329,7 +329,18 @@ def prints_as_its_expression(entry: Entry) -> None:
         assert repr(eval(printed, names)) == printed
 
 
+def injected_hyperparameters_change_nothing(entry: Entry) -> None:
+    """Numbers that are read from the state give the same updates, to 1e-5 of the largest."""
+    problem = plain_problem()._replace(extras=entry.extras)
+    build = mo.inject_hyperparams(entry.factory, static_args=entry.static)
+    plain, injected = run(entry.build(), problem), run(build(**entry.settings), problem)
+    for one, other in zip(plain.updates, injected.updates, strict=True):
+        assert shape_of(one) == shape_of(other)
+        assert are_within(lambda x, y: 1e-5 * mx.max(mx.abs(x)), one, other)
+
+
 SINGLE: list[Callable[[Entry], None]] = [
+    injected_hyperparameters_change_nothing,
     compiled_equals_eager,
     compiled_equals_eager_in_nested_trees,
     compiled_follows_eager_in_bfloat16,
@@ -349,21 +360,23 @@ def require_schedule_equals_number(build: Recipe, value: float, extras: Extras) 
     assert same(number.states, schedule.states)
 
 
-def recipe_of(entry: Entry) -> Recipe:
+def recipe_of(entry: Entry) -> tuple[Recipe, float]:
+    """A whole optimizer by its learning rate, and the rate that suits it."""
     assert entry.recipe is not None
-    return entry.recipe
+    assert entry.rate is not None
+    return entry.recipe, entry.rate
 
 
 def schedule_equals_number(entry: Entry) -> None:
-    require_schedule_equals_number(recipe_of(entry), entry.rate, entry.extras)
+    require_schedule_equals_number(*recipe_of(entry), entry.extras)
 
 
 def learning_rate_is_visible(entry: Entry) -> None:
     """The state shows the rate of the last update, and a constant rate can be set there."""
-    build, problem = recipe_of(entry), plain_problem()._replace(extras=entry.extras)
+    (build, rate), problem = recipe_of(entry), plain_problem()._replace(extras=entry.extras)
     falling = run(build(mo.linear_schedule(1.0, 0.0, 4)), problem)
     assert [tree.get(state, "learning_rate").item() for state in falling.states] == [1.0, 1.0, 0.75, 0.5, 0.25]
-    tx, grads = build(entry.rate), problem.grads[0]
+    tx, grads = build(rate), problem.grads[0]
     stopped = tree.set(tx.init(problem.params), learning_rate=0.0)
     updates, _ = tx.update(grads, stopped, problem.params, **problem.extras(grads))
     assert same(tree.map(mx.abs, updates), tree.zeros_like(updates))
@@ -371,8 +384,8 @@ def learning_rate_is_visible(entry: Entry) -> None:
 
 def goes_downhill(entry: Entry) -> None:
     """From (3, -2) to the bottom of an elongated bowl, with a falling learning rate."""
-    steps = 150
-    tx = recipe_of(entry)(mo.linear_schedule(entry.rate, 0.0, steps))
+    steps, (build, rate) = 150, recipe_of(entry)
+    tx = build(mo.linear_schedule(rate, 0.0, steps))
     params = {"x": mx.array([3.0, -2.0])}
     curvature, state = mx.array([1.0, 0.2]), tx.init(params)
     for _ in range(steps):

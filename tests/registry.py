@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from strategies import Extras, no_extras
@@ -19,49 +19,67 @@ from mlxopt.base import GradientTransformation, ScalarOrSchedule
 Recipe = Callable[[ScalarOrSchedule], GradientTransformation]
 
 
+class Kernels(NamedTuple):
+    """Kernels of a compiled step for each leaf, in float32 and bfloat16, and what keeps them from being one."""
+
+    float32: int = 1
+    bfloat16: int = 1
+    why: str = ""
+
+
+ONE = Kernels()
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """A way to build a transformation, what it needs, and the laws it does not obey, each with the reason."""
 
     name: str  # public name, and after a blank what sets this entry apart
-    build: Callable[[], GradientTransformation]
-    recipe: Recipe | None = None  # of a whole optimizer, by learning rate
-    rate: float = 0.1  # learning rate that suits it for steps of about a tenth
+    factory: Callable[..., GradientTransformation]
+    settings: dict[str, Any] = field(default_factory=dict)  # arguments of the factory
+    rate: float | None = None  # of a whole optimizer: learning rate that suits it for steps of about a tenth
     extras: Extras = no_extras  # extra arguments of an update, from its gradients
-    decay: Recipe | None = None  # of what decays weights, by weight decay
+    kernels: Kernels = ONE  # only looked at for whole optimizers
+    static: tuple[str, ...] = ()  # arguments that are used as Python numbers, so that no schedule can set them
     waivers: dict[str, str] = field(default_factory=dict)
+
+    def build(self, **settings: Any) -> GradientTransformation:
+        return self.factory(**{**self.settings, **settings})
 
     @property
     def public_name(self) -> str:
         return self.name.split()[0]
 
     @property
+    def recipe(self) -> Recipe | None:
+        """The whole optimizer, by its learning rate."""
+        return None if self.rate is None else lambda learning_rate: self.build(learning_rate=learning_rate)
+
+    @property
+    def decay(self) -> Recipe | None:
+        """What decays weights, by its weight decay."""
+        takes_one = "weight_decay" in inspect.signature(self.factory).parameters
+        return (lambda weight_decay: self.build(weight_decay=weight_decay)) if takes_one else None
+
+    @property
     def names(self) -> dict[str, Any]:
         """What the expression that it prints may refer to: the names around its factory."""
-        around: dict[str, Any] = getattr(inspect.unwrap(self.build), "__globals__", {})
-        return {**around, getattr(self.build, "__name__", self.name): self.build}
+        around: dict[str, Any] = getattr(inspect.unwrap(self.factory), "__globals__", {})
+        return {**around, getattr(self.factory, "__name__", self.name): self.factory}
 
 
 def recipe(
     name: str,
-    build: Callable[..., GradientTransformation],
+    factory: Callable[..., GradientTransformation],
     rate: float = 0.1,
+    kernels: Kernels = ONE,
+    static: tuple[str, ...] = (),
     waivers: dict[str, str] | None = None,
     **settings: Any,
 ) -> Entry:
-    """A whole optimizer: its first argument is the learning rate."""
-
-    def by_decay(weight_decay: ScalarOrSchedule) -> GradientTransformation:
-        return build(rate, **{**settings, "weight_decay": weight_decay})
-
-    return Entry(
-        name,
-        build=lambda: build(rate, **settings),
-        recipe=lambda learning_rate: build(learning_rate, **settings),
-        rate=rate,
-        decay=by_decay if "weight_decay" in inspect.signature(build).parameters else None,
-        waivers=waivers or {},
-    )
+    """A whole optimizer."""
+    known = {"learning_rate": rate, **settings}
+    return Entry(name, factory, known, rate, kernels=kernels, static=static, waivers=waivers or {})
 
 
 def matrix(path: str, leaf: mx.array) -> bool:
@@ -82,44 +100,49 @@ TWO_RATES = "its two optimizers have a learning rate each, which tree.get_all li
 
 SCHEDULE = mo.linear_schedule(0.5, 0.1, 3)
 
+APART = "neither of two outputs needs the other, and MLX joins only what one output needs; what both need is a third"
+MEANS = "means over rows, columns and the whole leaf end kernels"
+PRODUCTS = "matrix products lie between the mean and the step; they count once for all leaves of a shape"
+DEEP = "the formula is deeper than MLX fuses (11 operations); in bfloat16 the casts count too"
+
 ENTRIES = [
     # transforms
     Entry("identity", mo.identity),
     Entry("set_to_zero", mo.set_to_zero),
     Entry("stateless", lambda: mo.stateless(lambda updates, params: mo.tree.scale(0.5, updates))),
     Entry("stateless_with_tree_map", lambda: mo.stateless_with_tree_map(lambda u, p: 0.5 * u)),
-    Entry("scale", lambda: mo.scale(-0.5)),
-    Entry("scale_by_schedule", lambda: mo.scale_by_schedule(SCHEDULE)),
+    Entry("scale", mo.scale, {"step_size": -0.5}),
+    Entry("scale_by_schedule", mo.scale_by_schedule, {"step_size_fn": SCHEDULE}),
     recipe("scale_by_learning_rate", mo.scale_by_learning_rate),
-    Entry("scale_by_learning_rate schedule", lambda: mo.scale_by_learning_rate(SCHEDULE)),
+    Entry("scale_by_learning_rate schedule", mo.scale_by_learning_rate, {"learning_rate": SCHEDULE}),
     Entry("scale_by_sign", mo.scale_by_sign),
     Entry("scale_by_param_block_norm", mo.scale_by_param_block_norm),
     Entry("scale_by_param_block_rms", mo.scale_by_param_block_rms),
     Entry("scale_by_shape", mo.scale_by_shape),
-    Entry("scale_by_shape stacked", lambda: mo.scale_by_shape(0.2, stacked=kernel)),
+    Entry("scale_by_shape stacked", mo.scale_by_shape, {"consistent_rms": 0.2, "stacked": kernel}),
     Entry("orthogonalize", mo.orthogonalize),
-    Entry("orthogonalize stacked", lambda: mo.orthogonalize("polar_express", stacked=kernel)),
-    Entry("orthogonalize adaptive", lambda: mo.orthogonalize("dion", adaptive=True, preconditioning="schatten")),
-    Entry("orthogonalize bfloat16", lambda: mo.orthogonalize(preconditioning="aol", dtype=mx.bfloat16)),
-    Entry("trace", lambda: mo.trace(0.9)),
-    Entry("trace nesterov", lambda: mo.trace(0.9, nesterov=True)),
-    Entry("trace bfloat16", lambda: mo.trace(0.9, accumulator_dtype=mx.bfloat16, dampening=0.5)),
-    Entry("ema", lambda: mo.ema(0.9)),
-    Entry("ema nesterov", lambda: mo.ema(0.9, nesterov=True)),
-    Entry("clip", lambda: mo.clip(0.5)),
-    Entry("clip_by_global_norm", lambda: mo.clip_by_global_norm(0.5)),
-    Entry("clip_by_block_rms", lambda: mo.clip_by_block_rms(0.5)),
-    Entry("add_decayed_weights", lambda: mo.add_decayed_weights(0.1), decay=mo.add_decayed_weights),
+    Entry("orthogonalize stacked", mo.orthogonalize, {"ns_coeffs": "polar_express", "stacked": kernel}),
     Entry(
-        "add_decayed_weights schedule",
-        lambda: mo.add_decayed_weights(SCHEDULE, matrix),
-        decay=lambda weight_decay: mo.add_decayed_weights(weight_decay, matrix),
+        "orthogonalize adaptive",
+        mo.orthogonalize,
+        {"ns_coeffs": "dion", "adaptive": True, "preconditioning": "schatten"},
     ),
+    Entry("orthogonalize bfloat16", mo.orthogonalize, {"preconditioning": "aol", "dtype": mx.bfloat16}),
+    Entry("trace", mo.trace, {"decay": 0.9}),
+    Entry("trace nesterov", mo.trace, {"decay": 0.9, "nesterov": True}),
+    Entry("trace bfloat16", mo.trace, {"decay": 0.9, "accumulator_dtype": mx.bfloat16, "dampening": 0.5}),
+    Entry("ema", mo.ema, {"decay": 0.9}),
+    Entry("ema nesterov", mo.ema, {"decay": 0.9, "nesterov": True}),
+    Entry("clip", mo.clip, {"max_delta": 0.5}),
+    Entry("clip_by_global_norm", mo.clip_by_global_norm, {"max_norm": 0.5}),
+    Entry("clip_by_block_rms", mo.clip_by_block_rms, {"threshold": 0.5}),
+    Entry("add_decayed_weights", mo.add_decayed_weights, {"weight_decay": 0.1}),
+    Entry("add_decayed_weights schedule", mo.add_decayed_weights, {"weight_decay": SCHEDULE, "mask": matrix}),
     Entry("zero_nans", mo.zero_nans),
     Entry("centralize", mo.centralize),
-    Entry("monitor", lambda: mo.monitor({"update_ratio": mo.update_ratio})),
-    Entry("monitor leaves", lambda: mo.monitor({"norms": lambda updates: mo.tree.map(mo.tree.norm, updates)})),
-    Entry("add_noise", lambda: mo.add_noise(0.01, 0.55, key=0)),
+    Entry("monitor", mo.monitor, {"measures": {"update_ratio": mo.update_ratio}}),
+    Entry("monitor leaves", mo.monitor, {"measures": {"norms": lambda u: mo.tree.map(mo.tree.norm, u)}}),
+    Entry("add_noise", mo.add_noise, {"eta": 0.01, "gamma": 0.55, "key": 0}),
     # combinators
     Entry("chain", lambda: mo.chain(mo.clip(0.5), mo.scale_by_adam(), mo.scale(-0.1))),
     Entry("chain none", mo.chain),
@@ -133,32 +156,34 @@ ENTRIES = [
             lambda path, leaf: "matrix" if matrix(path, leaf) else "other",
         ),
     ),
-    Entry("freeze", lambda: mo.freeze(matrix)),
+    Entry("freeze", mo.freeze, {"mask": matrix}),
+    Entry("inject_hyperparams", lambda: mo.inject_hyperparams(mo.adam)(0.1, b1=SCHEDULE)),
     # optimizers
     Entry("scale_by_adam", mo.scale_by_adam),
-    Entry("scale_by_adam nesterov", lambda: mo.scale_by_adam(nesterov=True, eps_root=1e-6)),
-    Entry("scale_by_adam uncorrected", lambda: mo.scale_by_adam(bias_correction=False)),
-    Entry("scale_by_adam bfloat16", lambda: mo.scale_by_adam(mu_dtype=mx.bfloat16)),
+    Entry("scale_by_adam nesterov", mo.scale_by_adam, {"nesterov": True, "eps_root": 1e-6}),
+    Entry("scale_by_adam uncorrected", mo.scale_by_adam, {"bias_correction": False}),
+    Entry("scale_by_adam bfloat16", mo.scale_by_adam, {"mu_dtype": mx.bfloat16}),
     Entry("scale_by_amsgrad", mo.scale_by_amsgrad),
     Entry("scale_by_adamax", mo.scale_by_adamax),
     Entry("scale_by_belief", mo.scale_by_belief),
-    Entry("scale_by_radam", lambda: mo.scale_by_radam(b2=0.9)),
+    Entry("scale_by_radam", mo.scale_by_radam, {"b2": 0.9}, static=("b2",)),
     Entry("scale_by_lion", mo.scale_by_lion),
-    Entry("scale_by_lion smooth", lambda: mo.scale_by_lion(mode="smooth")),
-    Entry("scale_by_lion refined", lambda: mo.scale_by_lion(mode="refined")),
+    Entry("scale_by_lion smooth", mo.scale_by_lion, {"mode": "smooth"}),
+    Entry("scale_by_lion refined", mo.scale_by_lion, {"mode": "refined"}),
     Entry("scale_by_rms", mo.scale_by_rms),
-    Entry("scale_by_rms outside", lambda: mo.scale_by_rms(eps_in_sqrt=False, bias_correction=True)),
-    Entry("scale_by_stddev", lambda: mo.scale_by_stddev(eps=1e-4)),
+    Entry("scale_by_rms outside", mo.scale_by_rms, {"eps_in_sqrt": False, "bias_correction": True}),
+    Entry("scale_by_stddev", mo.scale_by_stddev, {"eps": 1e-4}),
     Entry(
         "scale_by_stddev outside",
-        lambda: mo.scale_by_stddev(initial_scale=1.0, eps_in_sqrt=False, bias_correction=True),
+        mo.scale_by_stddev,
+        {"initial_scale": 1.0, "eps_in_sqrt": False, "bias_correction": True},
     ),
     Entry("scale_by_rss", mo.scale_by_rss),
-    Entry("scale_by_rss outside", lambda: mo.scale_by_rss(0.0, eps_in_sqrt=False)),
+    Entry("scale_by_rss outside", mo.scale_by_rss, {"initial_accumulator_value": 0.0, "eps_in_sqrt": False}),
     Entry("scale_by_adadelta", mo.scale_by_adadelta),
-    Entry("scale_by_factored_rms", lambda: mo.scale_by_factored_rms(min_dim_size_to_factor=2)),
-    Entry("scale_by_factored_rms whole", lambda: mo.scale_by_factored_rms(factored=False)),
-    Entry("scale_by_factored_rms last", lambda: mo.scale_by_factored_rms(min_dim_size_to_factor=1, axes="last")),
+    Entry("scale_by_factored_rms", mo.scale_by_factored_rms, {"min_dim_size_to_factor": 2}),
+    Entry("scale_by_factored_rms whole", mo.scale_by_factored_rms, {"factored": False}),
+    Entry("scale_by_factored_rms last", mo.scale_by_factored_rms, {"min_dim_size_to_factor": 1, "axes": "last"}),
     Entry("scale_by_muon", mo.scale_by_muon),
     recipe("sgd", mo.sgd),
     recipe("sgd momentum", mo.sgd, momentum=0.9, nesterov=True),
@@ -169,19 +194,28 @@ ENTRIES = [
     recipe("adamw", mo.adamw),
     recipe("adamw masked", mo.adamw, mask=matrix),
     recipe("nadamw", mo.nadamw),
-    recipe("amsgrad", mo.amsgrad),
+    recipe("amsgrad", mo.amsgrad, kernels=Kernels(1, 2, DEEP)),
     recipe("adamax", mo.adamax),
     recipe("adamaxw", mo.adamaxw),
-    recipe("adabelief", mo.adabelief, weight_decay=0.01),
-    recipe("radam", mo.radam, b2=0.9),
-    recipe("lion", mo.lion),
+    recipe("adabelief", mo.adabelief, kernels=Kernels(2, 4, DEEP), weight_decay=0.01),
+    recipe("radam", mo.radam, static=("b2",), b2=0.9),
+    recipe("lion", mo.lion, kernels=Kernels(1, 4, DEEP)),
     recipe("rmsprop", mo.rmsprop),
-    recipe("rmsprop centered", mo.rmsprop, centered=True, momentum=0.9, nesterov=True, eps=1e-4),
+    recipe(
+        "rmsprop centered",
+        mo.rmsprop,
+        kernels=Kernels(4, 4, DEEP),
+        centered=True,
+        momentum=0.9,
+        nesterov=True,
+        eps=1e-4,
+    ),
     recipe("adagrad", mo.adagrad, rate=1.0),
-    recipe("adadelta", mo.adadelta, rate=3.0, eps=1e-3),
+    recipe("adadelta", mo.adadelta, kernels=Kernels(3, 4, APART), rate=3.0, eps=1e-3),
     recipe(
         "adafactor",
         mo.adafactor,
+        kernels=Kernels(16, 18, MEANS),
         min_dim_size_to_factor=2,
         waivers={
             "weight_decay_is_visible": "its steps depend on the size of the parameters, which the law sets to zero"
@@ -190,15 +224,17 @@ ENTRIES = [
     recipe(
         "adafactor momentum",
         mo.adafactor,
+        kernels=Kernels(12, 13, MEANS),
         min_dim_size_to_factor=1,
         momentum=0.9,
         multiply_by_parameter_scale=False,
         axes="last",
     ),
-    recipe("muon", mo.muon, waivers={"learning_rate_is_visible": TWO_RATES}),
+    recipe("muon", mo.muon, kernels=Kernels(2, 2, PRODUCTS), waivers={"learning_rate_is_visible": TWO_RATES}),
     recipe(
         "muon otherwise",
         mo.muon,
+        kernels=Kernels(2, 2, PRODUCTS),
         consistent_rms=0.2,
         otherwise=mo.sgd(0.1),
         matrices=matrix,

@@ -3,11 +3,13 @@
 import inspect
 import math
 import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from registry import ENTRIES, Entry
 from strategies import plain
 
 import mlxopt
@@ -16,99 +18,67 @@ from mlxopt import GradientTransformation, TreeError, apply_updates, incremental
 NAN, INF = math.nan, math.inf
 
 
-# Hyperparameters: for every factory, each argument that is checked and the kind of number that it must be
+# Hyperparameters: for every number that a factory of the registry takes, bad ones of its kind, which its name tells
 
 KINDS: dict[str, list[Any]] = {
-    "number": [NAN, INF, None, "0.1", 1j, [0.1]],
-    "non-negative": [-0.1, NAN, INF, None, "0.1", (0.1,)],
-    "positive": [0.0, -1, NAN, -INF, None, "0.1", {}],
-    "decay": [-0.1, 1.0, 1, 2, NAN, None, "0.9", lambda count: 0.9],
-    "optional positive": [0.0, -1, NAN, INF, "0.1"],
-    "optional decay": [-0.1, 1.0, NAN, INF, "0.9"],
-    "share": [-0.1, 1.5, NAN, None, "0.5"],
-    "optional schedule": [-1e-3, NAN, INF, "0.1", [0.1], object()],
-    "schedule or non-negative": [-1e-3, NAN, INF, None, "0.1", [0.1], object()],
+    "number": [NAN, INF, "0.1", 1j, [0.1]],
+    "non-negative": [-0.1, NAN, INF, "0.1", (0.1,)],
+    "positive": [0.0, -1, NAN, -INF, "0.1", {}],
+    "decay": [-0.1, 1.0, 1, 2, NAN, "0.9", lambda count: 0.9],
+    "share": [-0.1, 1.5, NAN, "0.5"],
+    "schedule or non-negative": [-1e-3, NAN, INF, "0.1", [0.1], object()],
 }
 
-MOMENTS = {"b1": "decay", "b2": "decay", "eps": "non-negative", "eps_root": "non-negative"}
-RMS = {"decay": "decay", "eps": "non-negative", "initial_scale": "non-negative"}
-RATE = {"learning_rate": "schedule or non-negative"}
-DECAYED = {"weight_decay": "schedule or non-negative"}
-
-# The arguments a factory cannot do without, and those that are checked.
-FACTORIES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "adafactor": (
-        {},
-        {
-            "learning_rate": "optional schedule",
-            "decay_rate": "positive",
-            "clipping_threshold": "optional positive",
-            "momentum": "optional decay",
-            "eps": "positive",
-            **DECAYED,
-        },
-    ),
-    "adabelief": (RATE, {**RATE, **MOMENTS, **DECAYED}),
-    "adadelta": ({}, {**RATE, "rho": "decay", "eps": "positive", **DECAYED}),
-    "adagrad": (RATE, {**RATE, "initial_accumulator_value": "non-negative", "eps": "non-negative"}),
-    "adam": (RATE, {**RATE, **MOMENTS}),
-    "adamax": (RATE, {**RATE, "b1": "decay", "b2": "decay", "eps": "positive"}),
-    "adamaxw": (RATE, {**RATE, "b1": "decay", "b2": "decay", "eps": "positive", **DECAYED}),
-    "adamw": (RATE, {**RATE, **MOMENTS, **DECAYED}),
-    "amsgrad": (RATE, {**RATE, **MOMENTS}),
-    "lion": (RATE, {**RATE, "b1": "decay", "b2": "decay", **DECAYED}),
-    "muon": (RATE, {**RATE, "beta": "decay", "eps": "non-negative", "consistent_rms": "optional positive", **DECAYED}),
-    "nadam": (RATE, {**RATE, **MOMENTS}),
-    "nadamw": (RATE, {**RATE, **MOMENTS, **DECAYED}),
-    "radam": (RATE, {**RATE, **MOMENTS, "threshold": "positive"}),
-    "rmsprop": (RATE, {**RATE, **RMS, "momentum": "optional decay"}),
-    "scale_by_adadelta": ({}, {"rho": "decay", "eps": "positive"}),
-    "scale_by_adam": ({}, MOMENTS),
-    "scale_by_adamax": ({}, {"b1": "decay", "b2": "decay", "eps": "positive"}),
-    "scale_by_amsgrad": ({}, MOMENTS),
-    "scale_by_belief": ({}, MOMENTS),
-    "scale_by_factored_rms": ({}, {"decay_rate": "positive", "epsilon": "positive"}),
-    "scale_by_muon": ({}, {"beta": "decay", "eps": "non-negative"}),
-    "scale_by_lion": ({}, {"b1": "decay", "b2": "decay", "smooth_beta": "positive"}),
-    "scale_by_radam": ({}, {**MOMENTS, "threshold": "positive"}),
-    "scale_by_rms": ({}, RMS),
-    "scale_by_rss": ({}, {"initial_accumulator_value": "non-negative", "eps": "non-negative"}),
-    "scale_by_stddev": ({}, RMS),
-    "sgd": (RATE, {**RATE, "momentum": "optional decay"}),
-    "sign_sgd": (RATE, RATE),
-    "signum": (RATE, {**RATE, "beta": "decay"}),
-    "add_decayed_weights": ({}, DECAYED),
-    "add_noise": ({"eta": 0.1, "gamma": 0.5, "key": 0}, {"eta": "non-negative", "gamma": "non-negative"}),
-    "centralize": ({}, {}),
-    "clip": ({"max_delta": 1.0}, {"max_delta": "non-negative"}),
-    "clip_by_block_rms": ({"threshold": 1.0}, {"threshold": "positive"}),
-    "clip_by_global_norm": ({"max_norm": 1.0}, {"max_norm": "positive"}),
-    "ema": ({"decay": 0.9}, {"decay": "decay"}),
-    "monitor": ({"measures": {"norm": tree.norm}}, {}),
-    "orthogonalize": ({}, {"eps": "non-negative"}),
-    "scale": ({"step_size": 1.0}, {"step_size": "number"}),
-    "scale_by_learning_rate": (RATE, RATE),
-    "scale_by_param_block_norm": ({}, {"min_scale": "non-negative"}),
-    "scale_by_param_block_rms": ({}, {"min_scale": "non-negative"}),
-    "scale_by_shape": ({}, {"consistent_rms": "optional positive"}),
-    "scale_by_schedule": ({"step_size_fn": lambda count: 1.0}, {}),
-    "scale_by_sign": ({}, {}),
-    "trace": ({"decay": 0.9}, {"decay": "decay", "dampening": "share"}),
-    "zero_nans": ({}, {}),
+KIND_OF = {
+    **dict.fromkeys(["b1", "b2", "beta", "decay", "rho", "momentum"], "decay"),
+    **dict.fromkeys(["learning_rate", "weight_decay"], "schedule or non-negative"),
+    **dict.fromkeys(["eps_root", "initial_scale", "initial_accumulator_value", "min_scale"], "non-negative"),
+    **dict.fromkeys(["max_delta", "eta", "gamma", "eps"], "non-negative"),
+    **dict.fromkeys(["max_norm", "threshold", "consistent_rms", "clipping_threshold"], "positive"),
+    **dict.fromkeys(["decay_rate", "epsilon", "smooth_beta"], "positive"),
+    "dampening": "share",
 }
+"""What an argument of this name must be; a number, if it is not here."""
+
+STRICTER = {
+    (factory, "eps"): "positive"
+    for factory in ("adafactor", "adadelta", "scale_by_adadelta", "adamax", "adamaxw", "scale_by_adamax")
+}
+
+FACTORIES = {
+    entry.public_name: entry
+    for entry in reversed(ENTRIES)
+    if getattr(entry.factory, "__module__", "").startswith(("mlxopt.transforms", "mlxopt.optimizers"))
+}
+"""The first entry of every factory."""
+
+TAKEN_WITH: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}}
+"""Arguments without which another one is not looked at."""
+
+
+def takes_numbers(entry: Entry) -> dict[str, bool]:
+    """The arguments of a factory that may be numbers, and whether they may be None."""
+    factory = inspect.unwrap(entry.factory)
+    hints = typing.get_type_hints(factory)
+    names = inspect.signature(factory).parameters
+    options = {name: typing.get_args(hints[name]) or (hints[name],) for name in names if name in hints}
+    return {name: type(None) in some for name, some in options.items() if float in some}
+
+
+def kind_of(factory: str, argument: str) -> str:
+    return STRICTER.get((factory, argument)) or KIND_OF.get(argument, "number")
+
 
 BAD_VALUES = [
-    (factory, argument, value)
-    for factory, (_, checked) in FACTORIES.items()
-    for argument, kind in checked.items()
-    for value in KINDS[kind]
+    (name, argument, value)
+    for name, entry in FACTORIES.items()
+    for argument, is_optional in takes_numbers(entry).items()
+    for value in [*KINDS[kind_of(name, argument)], *([] if is_optional else [None])]
 ]
 
 
 def build(factory: str, **arguments: Any) -> GradientTransformation:
-    needed = {name: 0.1 if name in RATE else value for name, value in FACTORIES[factory][0].items()}
-    tx: GradientTransformation = getattr(mlxopt, factory)(**{**needed, **arguments})
-    return tx
+    return FACTORIES[factory].build(**arguments)
 
 
 def spelled(value: Any) -> str:
@@ -116,27 +86,17 @@ def spelled(value: Any) -> str:
     return re.escape(repr(value))
 
 
-def test_the_table_has_every_factory() -> None:
-    public = {
-        name
-        for room in (mlxopt.optimizers, mlxopt.transforms)
-        for name, thing in vars(room).items()
-        if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is GradientTransformation
-    }
-    assert public == set(FACTORIES)
-
-
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_defaults_are_good_input(factory: str) -> None:
-    assert isinstance(build(factory), GradientTransformation)
-
-
 @pytest.mark.parametrize(("factory", "argument", "value"), BAD_VALUES)
 def test_a_bad_hyperparameter_is_an_error_that_names_argument_and_value(
     factory: str, argument: str, value: Any
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^\w+: {argument} must be .*got {spelled(value)}\. "):
-        build(factory, **{argument: value})
+        build(factory, **{**TAKEN_WITH.get(factory, {}), argument: value})
+
+
+def test_every_kind_is_that_of_an_argument() -> None:
+    taken = {argument for _, argument, _ in BAD_VALUES}
+    assert KIND_OF.keys() <= taken
 
 
 @pytest.mark.parametrize("wrong", [ValueError, TypeError])

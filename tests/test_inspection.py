@@ -531,7 +531,7 @@ def test_another_ending_is_an_error_before_anything_is_computed(tmp_path: Path) 
 @needs_matplotlib
 def test_pyplot_and_the_settings_of_matplotlib_stay_as_they_are(tmp_path: Path) -> None:
     code = (
-        "import sys, matplotlib, mlxopt; from mlxopt.inspection import plot\n"
+        "import sys, matplotlib, mlxopt; from mlxopt.inspection.plotting import plot\n"
         "before = matplotlib.rcParams.copy()\n"
         f"plot(mlxopt.cosine_decay(0.1, 10), 10, {str(tmp_path / 'rate.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

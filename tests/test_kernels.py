@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import pytest
-from registry import ENTRIES, Entry
-from test_bad_input import FACTORIES, RATE
+from registry import ENTRIES, NEWCOMERS, ONE, Entry
 
 import mlxopt as mo
 from mlxopt import tree
@@ -48,37 +47,13 @@ def kernels_per_leaf(folder: Path, tx: GradientTransformation, dtype: mx.Dtype =
     return (graph(folder, tx, dtype, 5).total() - graph(folder, tx, dtype, 3).total()) / 2
 
 
-class Count(NamedTuple):
-    """Kernels per leaf in float32 and bfloat16, and why there is more than one."""
-
-    float32: int
-    bfloat16: int
-    why: str
-
-
-APART = "neither of two outputs needs the other, and MLX joins only what one output needs; what both need is a third"
-MEANS = "means over rows, columns and the whole leaf end kernels"
-PRODUCTS = "matrix products lie between the mean and the step; they count once for all leaves of a shape"
-DEEP = "the formula is deeper than MLX fuses (11 operations); in bfloat16 the casts count too"
-
-MORE_THAN_ONE = {
-    "amsgrad": Count(1, 2, DEEP),
-    "adabelief": Count(2, 4, DEEP),
-    "lion": Count(1, 4, DEEP),
-    "rmsprop centered": Count(4, 4, DEEP),
-    "adadelta": Count(3, 4, APART),
-    "adafactor": Count(16, 18, MEANS),
-    "adafactor momentum": Count(12, 13, MEANS),
-    "muon": Count(2, 2, PRODUCTS),
-    "muon otherwise": Count(2, 2, PRODUCTS),
-}
-
-
 @pytest.mark.parametrize("entry", RECIPES, ids=lambda entry: entry.name)
 def test_kernels_for_each_leaf(entry: Entry, tmp_path: Path) -> None:
-    expected = MORE_THAN_ONE.get(entry.name, Count(1, 1, ""))
-    assert kernels_per_leaf(tmp_path, entry.build(), mx.float32) == expected.float32
-    assert kernels_per_leaf(tmp_path, entry.build(), mx.bfloat16) == expected.bfloat16
+    found = [int(kernels_per_leaf(tmp_path, entry.build(), dtype)) for dtype in (mx.float32, mx.bfloat16)]
+    assert found == [entry.kernels.float32, entry.kernels.bfloat16], (
+        f"{entry.name} takes {found[0]} kernels for a leaf in float32 and {found[1]} in bfloat16; "
+        f"with a reason, put kernels=Kernels({found[0]}, {found[1]}, why) into its line of tests/registry.py"
+    )
 
 
 def test_a_schedule_is_no_kernel_of_a_leaf(tmp_path: Path) -> None:
@@ -86,9 +61,9 @@ def test_a_schedule_is_no_kernel_of_a_leaf(tmp_path: Path) -> None:
     assert kernels_per_leaf(tmp_path, tx) == 1
 
 
-def test_exceptions_are_recipes_with_more_than_one_kernel() -> None:
-    assert MORE_THAN_ONE.keys() <= {entry.name for entry in RECIPES}
-    assert all(count.bfloat16 > 1 and count.why for count in MORE_THAN_ONE.values())
+def test_more_than_one_kernel_has_a_reason() -> None:
+    assert all(entry.kernels == ONE or entry.kernels.why for entry in RECIPES)
+    assert all(entry.kernels == ONE for entry in ENTRIES if entry not in RECIPES)
 
 
 def test_the_count_catches_a_chain_that_does_not_fuse(tmp_path: Path) -> None:
@@ -203,16 +178,12 @@ def sources() -> set[Path]:
     return set(Path(tempfile.gettempdir()).rglob("mlx/**/*.so"))
 
 
-def with_other_numbers(
-    build: Callable[..., GradientTransformation], settings: dict[str, Any], share: float
-) -> dict[str, Any]:
-    """The arguments of a factory, every positive float among them a little smaller."""
-    arguments = inspect.signature(build).bind(**settings)
-    arguments.apply_defaults()
-    return {
-        name: share * value if isinstance(value, float) and value > 0 else value
-        for name, value in arguments.arguments.items()
-    }
+def with_other_numbers(entry: Entry, share: float) -> GradientTransformation:
+    """What the entry builds, with every positive float among its arguments a little smaller."""
+    bound = inspect.signature(entry.factory).bind(**entry.settings)
+    bound.apply_defaults()
+    floats = {name: value for name, value in bound.arguments.items() if isinstance(value, float) and value > 0}
+    return entry.build(**{name: share * value for name, value in floats.items()})
 
 
 def new_sources(one: GradientTransformation, other: GradientTransformation) -> set[Path]:
@@ -226,13 +197,10 @@ def new_sources(one: GradientTransformation, other: GradientTransformation) -> s
 
 
 @ON_CPU
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_other_hyperparameters_need_no_new_kernels(factory: str) -> None:
-    build, settings = getattr(mo, factory), {**FACTORIES[factory][0]}
-    settings = {name: 0.1 if name in RATE else value for name, value in settings.items()}
+@pytest.mark.parametrize("entry", [*ENTRIES, *NEWCOMERS], ids=lambda entry: entry.name)
+def test_other_hyperparameters_need_no_new_kernels(entry: Entry) -> None:
     # Twice others: a factor of 1 needs no operation, and so is another kernel.
-    one, other = (build(**with_other_numbers(build, settings, share)) for share in (0.97, 0.94))
-    assert new_sources(one, other) == set()
+    assert new_sources(*(with_other_numbers(entry, share) for share in (0.97, 0.94))) == set()
 
 
 SETTINGS: dict[str, tuple[GradientTransformation, GradientTransformation]] = {

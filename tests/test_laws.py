@@ -347,7 +347,14 @@ def unreadable() -> GradientTransformation:
     return mo.GradientTransformation(lambda params: (), update)
 
 
+@mo.readable
+def builds_from_its_first_number(rate: float = 0.5) -> GradientTransformation:
+    """Arrays, such as the values in a state, make no difference to it."""
+    return mo.scale(rate if isinstance(rate, float) else 1.0)
+
+
 BROKEN_SINGLE: list[tuple[Callable[..., None], Callable[[], Any]]] = [
+    (laws.injected_hyperparameters_change_nothing, builds_from_its_first_number),
     (laws.compiled_equals_eager, counts_its_calls),
     (laws.compiled_equals_eager, remembers_its_calls),
     (laws.compiled_equals_eager_in_nested_trees, counts_its_calls),
@@ -426,13 +433,13 @@ BROKEN_DECAY: list[tuple[Callable[..., None], Callable[..., GradientTransformati
 @pytest.mark.parametrize(("law", "broken"), BROKEN_RECIPE, ids=names_of(BROKEN_RECIPE))
 def test_recipe_law_catches(law: Callable[..., None], broken: Callable[..., GradientTransformation]) -> None:
     with pytest.raises(AssertionError):
-        law(Entry("broken", lambda: broken(0.1), recipe=broken))
+        law(Entry("broken", broken, {"learning_rate": 0.1}, 0.1))
 
 
 @pytest.mark.parametrize(("law", "broken"), BROKEN_DECAY, ids=names_of(BROKEN_DECAY))
 def test_decay_law_catches(law: Callable[..., None], broken: Callable[..., GradientTransformation]) -> None:
     with pytest.raises(AssertionError):
-        law(Entry("broken", lambda: broken(0.1), decay=broken))
+        law(Entry("broken", broken, {"weight_decay": 0.1}))
 
 
 def test_every_law_has_a_broken_example() -> None:

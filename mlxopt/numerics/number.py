@@ -102,6 +102,17 @@ for _name in ("neg", "pos", "abs"):
     setattr(Number, f"__{_name}__", _unary(_name))
 
 
+class NeedsValueError(ValueError):
+    """A value that a state holds was asked what it is; the message says how to keep it out of the state."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"inject_hyperparams: '{name}' must not be used as a Python number or in a condition, got an array from "
+            f"the state, which has no value while a program is traced. Pass static_args=['{name}']."
+        )
+
+
 class Held(mx.array):
     """A value that a state holds: an array for formulas, but a formula must not depend on what it is.
 
@@ -115,19 +126,11 @@ class Held(mx.array):
         self[...] = array
         self._name = name
 
-    def _refuse(self) -> Any:
-        raise ValueError(
-            f"inject_hyperparams: '{self._name}' is used as a Python number or in a condition, got an array from the "
-            f"state, which has no value while a program is traced. Pass static_args=['{self._name}']."
-        )
-
     def __float__(self) -> float:
-        number: float = self._refuse()
-        return number
+        raise NeedsValueError(self._name)
 
     def __bool__(self) -> bool:
-        truth: bool = self._refuse()
-        return truth
+        raise NeedsValueError(self._name)
 
     __int__ = __index__ = __float__  # type: ignore[assignment]
 

@@ -63,19 +63,18 @@ def scheduled(hyperparameter: float | mx.array | Callable[[Any], Any], count: mx
     return as_scalar(inside(hyperparameter)(count) if callable(hyperparameter) else held)
 
 
-def times(number: float | mx.array, scalar: float | mx.array) -> float | mx.array:
-    """Multiply a scalar of a step by a number; 0 stays the number 0, which costs nothing where it is added.
+def is_zero(number: float | mx.array) -> bool:
+    """Say whether a number is known to be 0, so that it need not be added to anything; of an array it is not known.
 
     Args:
         number: Number.
-        scalar: Scalar, which is finite.
 
     Example:
-        >>> times(0.0, mx.array(0.5)), times(3.0, mx.array(0.5))
-        (0.0, array(1.5, dtype=float32))
+        >>> is_zero(0.0), is_zero(1e-8), is_zero(mx.array(0.0))
+        (True, False, False)
     """
     is_known = isinstance(number, Number) or not isinstance(number, mx.array)
-    return 0.0 if is_known and number == 0 else number * scalar
+    return bool(is_known and number == 0)
 
 
 def bias_correction(decay: float | mx.array, count: mx.array) -> mx.array:

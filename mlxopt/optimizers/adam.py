@@ -8,7 +8,7 @@ from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
 from mlxopt.numerics import scalars
-from mlxopt.numerics.scalars import new_count, safe_increment, times
+from mlxopt.numerics.scalars import is_zero, new_count, safe_increment
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -72,8 +72,9 @@ def scale_by_adam(
             c1, c2 = scalars.bias_correction(b1, count), scalars.bias_correction(b2, count)
         # mean / c1 over sqrt(nu / c2 + eps_root) + eps, both times sqrt(c2): Kingma & Ba, end of section 2.
         root = c2**0.5
-        of_mean, inside, outside = root / c1, times(eps_root, c2), root * eps
-        direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v + inside) + outside), mean, nu)
+        of_mean, inside, outside = root / c1, c2 * eps_root, root * eps
+        power = nu if is_zero(eps_root) else tree.map(lambda v: v + inside, nu)
+        direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v) + outside), mean, power)
         return direction, ScaleByAdamState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)

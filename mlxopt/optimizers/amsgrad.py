@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
+from mlxopt.numerics.scalars import bias_correction, is_zero, new_count, safe_increment
 from mlxopt.readable import readable
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -68,7 +68,8 @@ def scale_by_amsgrad(
         of_m = 1 / bias_correction(b1, count) if bias_correction_mu else 1.0
         of_v = 1 / bias_correction(b2, count) if bias_correction_nu else 1.0
         nu_max = tree.map(lambda v, largest: mx.maximum(of_v * v, largest), nu, state.nu_max)
-        direction = tree.map(lambda m, v: of_m * m / (mx.sqrt(v + eps_root) + eps), mu, nu_max)
+        power = nu_max if is_zero(eps_root) else tree.map(lambda v: v + eps_root, nu_max)
+        direction = tree.map(lambda m, v: of_m * m / (mx.sqrt(v) + eps), mu, power)
         return direction, ScaleByAmsgradState(count, mu, nu, nu_max)
 
     return GradientTransformation(init_fn, update_fn)

@@ -50,6 +50,9 @@ def scale_by_lion(
     checks.choice("scale_by_lion", "mode", mode, ("hard", "smooth", "refined"))
     checks.positive("scale_by_lion", smooth_beta=smooth_beta)
 
+    # The same mean from the new memory, so that the old one is free for it: b1 m + (1 - b1) g, with m taken from mu.
+    from_new, share = (True, b1 / b2) if b1 < b2 else (False, b1)
+
     def bounded(mean: mx.array) -> mx.array:
         if mode == "smooth":
             return mx.tanh(smooth_beta * mean)
@@ -63,9 +66,8 @@ def scale_by_lion(
     ) -> tuple[Updates, ScaleByLionState]:
         del params
         mu = tree.update_moment(updates, state.mu, b2, 1)
-        # The same mean from the new memory, so that the old one is free for it: b1 m + (1 - b1) g with m from mu.
-        seen, share = (mu, b1 / b2) if b1 < b2 else (state.mu, b1)
-        return tree.map(bounded, tree.update_moment(updates, seen, share, 1)), ScaleByLionState(mu)
+        mean = tree.update_moment(updates, mu if from_new else state.mu, share, 1)
+        return tree.map(bounded, mean), ScaleByLionState(mu)
 
     return GradientTransformation(init_fn, update_fn)
 

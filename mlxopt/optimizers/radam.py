@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
-from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment, times
+from mlxopt.numerics.scalars import bias_correction, is_zero, new_count, safe_increment
 from mlxopt.readable import readable
 from mlxopt.transforms.scaling import scale_by_learning_rate
 
@@ -98,13 +98,14 @@ def scale_by_radam(
         rectification = mx.sqrt(mx.maximum(ratio, 0.0))
         reliable = rho >= threshold
         root = mx.sqrt(c2)
-        of_mean, inside, outside = rectification * root / c1, times(eps_root, c2), root * eps
+        of_mean, inside, outside = rectification * root / c1, c2 * eps_root, root * eps
+        power = nu if is_zero(eps_root) else tree.map(lambda v: v + inside, nu)
         plain = 1 / c1
 
         def direction(m: mx.array, v: mx.array) -> mx.array:
-            return mx.where(reliable, of_mean * m / (mx.sqrt(v + inside) + outside), plain * m)
+            return mx.where(reliable, of_mean * m / (mx.sqrt(v) + outside), plain * m)
 
-        return tree.map(direction, mean, nu), ScaleByRadamState(count, mu, nu)
+        return tree.map(direction, mean, power), ScaleByRadamState(count, mu, nu)
 
     return GradientTransformation(init_fn, update_fn)
 

@@ -20,6 +20,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None 
             no leaf are an error.
 
     Example:
+        >>> import mlx.core as mx
         >>> tx = add_decayed_weights(0.1)
         >>> params = {"w": mx.array(2.0)}
         >>> tx.update({"w": mx.array(1.0)}, tx.init(params), params)[0]

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates
-from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
+from mlxopt.numerics.scalars import bias_correction, is_zero, new_count, safe_increment
 from mlxopt.readable import readable
 
 
@@ -50,7 +50,8 @@ def trace(
 
     def update_fn(updates: Updates, state: TraceState, params: Params | None = None) -> tuple[Updates, TraceState]:
         del params
-        traced = tree.map(lambda u, t: (1 - dampening) * u + decay * t, updates, state.trace)
+        kept = updates if is_zero(dampening) else tree.scale(1 - dampening, updates)
+        traced = tree.map(lambda u, t: u + decay * t, kept, state.trace)
         ahead = tree.map(lambda u, t: u + decay * t, updates, traced) if nesterov else traced
         return ahead, TraceState(traced)
 

@@ -1,5 +1,6 @@
 """Making matrices orthogonal."""
 
+import math
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -122,7 +123,8 @@ def scale_by_shape(consistent_rms: float | None = None, *, stacked: Mask | None 
         if not _is_matrix(u):
             return u
         _, rows, columns = _shape_of_matrices(u, is_stack)
-        square = max(1.0, rows / columns) if consistent_rms is None else consistent_rms**2 * max(rows, columns)
-        return u if square == 1 else square**0.5 * u
+        if consistent_rms is None:
+            return u if rows <= columns else math.sqrt(rows / columns) * u
+        return consistent_rms * math.sqrt(max(rows, columns)) * u
 
     return _of_matrices("scale_by_shape", stacked, lambda updates, is_stack: tree.map(scaled, updates, is_stack))
