@@ -158,13 +158,13 @@ class GradientTransformation:
                 with tree.naming(f"{self.name}: updates do not fit params"):
                     wide = tree.map(forms.wide_and_fitting, params, updates, holes=True)
             else:
-                wide = tree.map(forms.wide, updates)
+                wide = forms.widened(updates)
             update = tracing.inside(self._update)
             if self._as_stored:
                 returned = update(wide, state, params, **used)
             else:
-                wide_params = None if params is None else tree.map(forms.wide, params)
-                returned = update(wide, tree.map(forms.wide, state), wide_params, **used)
+                wide_params = None if params is None else forms.widened(params)
+                returned = update(wide, forms.widened(state), wide_params, **used)
             if not (isinstance(returned, tuple) and len(returned) == 2):
                 raise TypeError(f"{self.name}: update must return (updates, state), got {returned!r}. Return both.")
             changed, new_state = returned

@@ -1,6 +1,6 @@
 """The program that is being traced: its streams, and the numbers and scalars that are inputs of its kernels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -55,15 +55,20 @@ class TracedProgram:
         """A function of leaves as a function of a path and leaves, each leaf on its stream."""
         copies: dict[int, Callable[..., Any]] = {}
 
+        def here(path: str, *leaves: Any) -> Any:
+            if self._place not in copies:
+                copies[self._place] = rebound(f, self._input_of_leaves)
+            beside = self._scalars_beside(leaves)
+            return copies[self._place](path, *beside) if with_path else copies[self._place](*beside)
+
         def on_leaf(path: str, *leaves: Any) -> Any:
-            stream = self.stream(path)
+            if path not in self._by_path:
+                return here(path, *leaves)
+            stream = self._by_path[path]
             outer, self._place = self._place, self._places.setdefault(str(stream), len(self._places))
             try:
                 with mx.stream(stream):
-                    if self._place not in copies:
-                        copies[self._place] = rebound(f, self._input_of_leaves)
-                    beside = self._scalars_beside(leaves)
-                    return copies[self._place](path, *beside) if with_path else copies[self._place](*beside)
+                    return here(path, *leaves)
             finally:
                 self._place = outer
 
@@ -92,10 +97,10 @@ class TracedProgram:
             self._scalars[key] = self._apart(array), array
         return self._scalars[key][0]
 
-    def _scalars_beside(self, leaves: tuple[Any, ...]) -> list[Any]:
-        arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
-        if all(leaf.ndim for leaf in arrays) or not any(leaf.ndim for leaf in arrays):
-            return list(leaves)
+    def _scalars_beside(self, leaves: tuple[Any, ...]) -> Sequence[Any]:
+        axes = {leaf.ndim for leaf in leaves if type(leaf) is mx.array}
+        if 0 not in axes or len(axes) == 1:
+            return leaves
         return [self._scalar(leaf) if type(leaf) is mx.array and leaf.ndim == 0 else leaf for leaf in leaves]
 
     def _apart(self, array: mx.array) -> mx.array:

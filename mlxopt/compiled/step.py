@@ -11,7 +11,7 @@ from mlxopt.base import GradientTransformation, Params, State, Updates, require_
 from mlxopt.compiled.program import TracedProgram
 from mlxopt.compiled.streams import LARGE, stream_below, streams_by_path
 from mlxopt.tracing import tracing
-from mlxopt.tree.forms import wide
+from mlxopt.tree.forms import widened
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
@@ -174,7 +174,7 @@ def _advance(
     on_cpu = mx.default_device() == mx.cpu
     streams = streams_by_path(params) if on_cpu else {}
     with tracing(TracedProgram(streams)):
-        updates, new_state = tx.update(tree.map(wide, grads), state, params, **extra)
+        updates, new_state = tx.update(widened(grads), state, params, **extra)
         new_params = apply_updates(params, updates)
     if donate is True or (donate == "auto" and on_cpu):
         new_state = tree.map_with_path(lambda path, leaf: _set_apart(leaf, stream_below(path, streams)), new_state)

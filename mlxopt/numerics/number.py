@@ -132,6 +132,9 @@ class Held(mx.array):
     def __bool__(self) -> bool:
         raise NeedsValueError(self._name)
 
+    def __neg__(self) -> "Held":
+        return Held(mx.negative(self), self._name)
+
     __int__ = __index__ = __float__  # type: ignore[assignment]
 
 

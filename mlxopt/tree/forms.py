@@ -6,12 +6,25 @@ import mlx.core as mx
 
 from mlxopt.numerics.dtypes import LOW_PRECISION, widen
 from mlxopt.tree.dtypes import require_array, require_same_shape
-from mlxopt.tree.structure import TreeError
+from mlxopt.tree.structure import Tree, TreeError, map
 
 
 def wide(leaf: Any) -> mx.array:
     """A leaf to calculate with: an array, float32 in place of float16 and bfloat16."""
     return widen(require_array(leaf))
+
+
+def widened(node: Tree) -> Tree:
+    """A tree to calculate with; the same one if all of it is wide, which most are."""
+    return node if _is_wide(node) else map(wide, node)
+
+
+def _is_wide(node: Tree) -> bool:
+    if type(node) is mx.array:
+        return node.dtype not in LOW_PRECISION
+    if type(node) is dict:
+        return all(_is_wide(part) for part in node.values())
+    return isinstance(node, (tuple, list)) and all(_is_wide(part) for part in node)
 
 
 def wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | None:
