@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import hypothesis
 import mlx.core as mx
 import pytest
 from registry import Entry, Recipe
-from strategies import Extras, Problem, low_problem, nested_problem, number, plain_problem, same
+from strategies import Extras, Problem, nested_problem, number, plain_problem, problem_without_scalar, same
 
 import mlxopt as mo
 from mlxopt import tree
@@ -227,6 +228,22 @@ GENERAL: list[Callable[[Pair, Problem], None]] = [
 ]
 
 
+STRUCTURAL = {
+    updates_keep_their_form,
+    state_keeps_its_form,
+    forms_are_kept_without_parameters,
+    state_holds_arrays,
+    empty_trees_are_fine,
+    extras_are_checked,
+}
+"""Laws that do not depend on numbers: fewer examples are enough."""
+
+
+def fewer_examples() -> hypothesis.settings:
+    """A quarter of the examples of the profile."""
+    return hypothesis.settings(max_examples=max(hypothesis.settings().max_examples // 4, 1))
+
+
 # Compiled, on small fixed problems
 
 
@@ -272,17 +289,20 @@ def compiled_run(build: Callable[[], GradientTransformation], problem: Problem) 
 
 @functools.cache
 def plain_run(entry: Entry) -> CompiledRun:
-    return compiled_run(entry.build, plain_problem()._replace(extras=entry.extras))
+    # Scalars are another graph; whole optimizers are chains of what is compiled with them as well.
+    problem = problem_without_scalar() if entry.recipe else plain_problem()
+    return compiled_run(entry.build, problem._replace(extras=entry.extras))
 
 
 @functools.cache
 def nested_run(entry: Entry) -> CompiledRun:
-    return compiled_run(entry.build, nested_problem()._replace(extras=entry.extras))
+    problem = nested_problem(last=(2,) if entry.recipe else ())
+    return compiled_run(entry.build, problem._replace(extras=entry.extras))
 
 
 @functools.cache
 def bfloat16_run(entry: Entry) -> CompiledRun:
-    return compiled_run(entry.build, low_problem()._replace(extras=entry.extras))
+    return compiled_run(entry.build, problem_without_scalar(mx.bfloat16)._replace(extras=entry.extras))
 
 
 def require_equal(steps: list[Step]) -> None:

@@ -113,18 +113,18 @@ def plain_problem(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
     return fixed_problem(lambda leaf: {"w": leaf((3, 2)), "b": leaf((2,)), "s": leaf(())}, dtype, steps)
 
 
-def low_problem(steps: int = 4) -> Problem:
-    """A matrix and a vector in bfloat16; a scalar would be another graph."""
-    return fixed_problem(lambda leaf: {"w": leaf((3, 2)), "b": leaf((2,))}, mx.bfloat16, steps)
+def problem_without_scalar(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
+    """A matrix and a vector; a scalar would be another graph to compile."""
+    return fixed_problem(lambda leaf: {"w": leaf((3, 2)), "b": leaf((2,))}, dtype, steps)
 
 
-def nested_problem(dtype: mx.Dtype = mx.float32, steps: int = 4) -> Problem:
+def nested_problem(dtype: mx.Dtype = mx.float32, steps: int = 4, last: tuple[int, ...] = ()) -> Problem:
     """Leaves as in the plain problem in containers of every kind, a hole, and gradients in another key order."""
 
     def structure(leaf: Any) -> Any:
         return {
             "layers": [Layer(leaf((3, 2)), leaf((2,))), Layer(leaf((3, 2)), leaf(None))],
-            "head": ({"w": leaf((3, 2)), "b": leaf((2,))}, leaf(())),
+            "head": ({"w": leaf((3, 2)), "b": leaf((2,))}, leaf(last)),
         }
 
     return fixed_problem(structure, dtype, steps, backwards=True)

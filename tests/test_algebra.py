@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from hypothesis import given
-from laws import cases, run
+from laws import cases, fewer_examples, run
 from registry import ENTRIES, NEWCOMERS, Entry, matrix, vector
 from strategies import Problem, no_extras, plain_problem, problems, same
 
@@ -117,6 +117,7 @@ LAWS: list[Law] = [
 @pytest.mark.parametrize(("law", "entry"), cases(LAWS, [*ENTRIES, *NEWCOMERS]))
 def test_algebra(law: Law, entry: Entry) -> None:
     # A test for each case: hypothesis nests the settings of one that is run a thousand times, and runs out of stack.
+    @fewer_examples()
     @given(problem=problems(steps=2, dtype=mx.float32))
     def holds(problem: Problem) -> None:
         law(entry.build(), problem._replace(extras=entry.extras))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import hypothesis
 import laws
 import mlx.core as mx
 import pytest
@@ -23,6 +24,7 @@ LAWS: list[Callable[..., None]] = [*laws.GENERAL, *laws.SINGLE, *laws.RECIPE, *l
 @pytest.mark.parametrize(("law", "entry"), laws.cases(laws.GENERAL, ALL))
 def test_general_law(law: Callable[..., None], entry: Entry) -> None:
     # A test for each case: hypothesis nests the settings of one that is run a thousand times, and runs out of stack.
+    @(laws.fewer_examples() if law in laws.STRUCTURAL else hypothesis.settings())
     @given(problem=problems())
     def holds(problem: Problem) -> None:
         law(entry.build(), problem._replace(extras=entry.extras))
