@@ -62,8 +62,8 @@ def inject_hyperparams(
         bound = signature.bind(*args, **kwargs)
         said = {*bound.arguments}
         bound.apply_defaults()
-        name = getattr(inner_factory, "__name__", "factory")
         more = f", static_args={sorted(fixed)}" if fixed else ""
+        name = f"inject_hyperparams({getattr(inner_factory, '__name__', 'factory')}{more})"
 
         def built(values: Mapping[str, Any]) -> GradientTransformation:
             arguments = inspect.BoundArguments(signature, OrderedDict({**bound.arguments, **values}))
@@ -84,7 +84,7 @@ def inject_hyperparams(
                     raise
                 del given[refused.name]  # a default on which a condition depends
             else:
-                return tx.spelled(name, lambda: f"inject_hyperparams({name}{more})({arguments_as_text(bound)})")
+                return tx.spelled(name, lambda: f"{name}({arguments_as_text(bound)})")
 
     return build
 

@@ -63,9 +63,9 @@ class Entry:
 
     @property
     def names(self) -> dict[str, Any]:
-        """What the expression that it prints may refer to: the names around its factory."""
+        """What the expression that it prints may refer to: the names around its factory, and those here."""
         around: dict[str, Any] = getattr(inspect.unwrap(self.factory), "__globals__", {})
-        return {**around, getattr(self.factory, "__name__", self.name): self.factory}
+        return {**globals(), **around, getattr(self.factory, "__name__", self.name): self.factory}
 
 
 def recipe(
