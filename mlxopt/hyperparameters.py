@@ -1,5 +1,6 @@
 """Hyperparameters in the state: numbers to read and set there, or schedules."""
 
+import functools
 import inspect
 import typing
 from collections import OrderedDict
@@ -91,8 +92,11 @@ def inject_hyperparams(
 
 def _numbers_among(factory: Callable[..., Any]) -> dict[str, bool]:
     """The parameters that may stand for a number, and whether their annotation says so."""
+    innermost = inspect.unwrap(factory)
+    while isinstance(innermost, functools.partial):
+        innermost = inspect.unwrap(innermost.func)
     try:
-        hints = typing.get_type_hints(inspect.unwrap(factory))
+        hints = typing.get_type_hints(innermost)
     except NameError:  # an annotation that is text and names something local
         hints = {}
     names = inspect.signature(factory).parameters

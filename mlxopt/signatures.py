@@ -15,17 +15,19 @@ class Needs(NamedTuple):
     any_extras: bool
 
 
-_known: dict[Any, Needs] = {}
+_known: dict[tuple[int, int], tuple[Needs, Any]] = {}
 
 
 def needs_of(update: Callable[..., Any]) -> Needs:
     """What a function needs, read once for all functions of the same code: a wrapper may build one at every step."""
     code = getattr(update, "__code__", None)
-    if code is None:
+    if code is None or any(isinstance(hint, str) for hint in update.__annotations__.values()):
         return _read_needs(update)
-    if code not in _known:
-        _known[code] = _read_needs(update)
-    return _known[code]
+    own = tuple(update.__annotations__.values())  # which a factory may have made anew
+    key = (id(code), hash(tuple(map(id, own))))
+    if key not in _known:
+        _known[key] = _read_needs(update), (code, own)  # which stay alive, so that nothing else gets their ids
+    return _known[key][0]
 
 
 def _read_needs(update: Callable[..., Any]) -> Needs:

@@ -3,20 +3,20 @@
 To put a transformation under all laws, add a line to ``ENTRIES``.
 """
 
-import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-from strategies import Extras, no_extras
+import pytest
 
 import mlxopt as mo
-from mlxopt.base import GradientTransformation, ScalarOrSchedule
-
-Recipe = Callable[[ScalarOrSchedule], GradientTransformation]
+from mlxopt.base import GradientTransformation
+from mlxopt.testing.algebra import matrix
+from mlxopt.testing.checking import Law
+from mlxopt.testing.subjects import Subject
 
 
 class Kernels(NamedTuple):
@@ -31,41 +31,35 @@ ONE = Kernels()
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A way to build a transformation, what it needs, and the laws it does not obey, each with the reason."""
+class Entry(Subject):
+    """A way to build a transformation, and what the tests need to know of it."""
 
-    name: str  # public name, and after a blank what sets this entry apart
-    factory: Callable[..., GradientTransformation]
-    settings: dict[str, Any] = field(default_factory=dict)  # arguments of the factory
-    rate: float | None = None  # of a whole optimizer: learning rate that suits it for steps of about a tenth
-    extras: Extras = no_extras  # extra arguments of an update, from its gradients
     kernels: Kernels = ONE  # only looked at for whole optimizers
-    static: tuple[str, ...] = ()  # arguments that are used as Python numbers, so that no schedule can set them
-    waivers: dict[str, str] = field(default_factory=dict)
-
-    def build(self, **settings: Any) -> GradientTransformation:
-        return self.factory(**{**self.settings, **settings})
 
     @property
     def public_name(self) -> str:
+        """The first word of its name; the others set this entry apart."""
         return self.name.split()[0]
 
     @property
-    def recipe(self) -> Recipe | None:
-        """The whole optimizer, by its learning rate."""
-        return None if self.rate is None else lambda learning_rate: self.build(learning_rate=learning_rate)
-
-    @property
-    def decay(self) -> Recipe | None:
-        """What decays weights, by its weight decay."""
-        takes_one = "weight_decay" in inspect.signature(self.factory).parameters
-        return (lambda weight_decay: self.build(weight_decay=weight_decay)) if takes_one else None
-
-    @property
     def names(self) -> dict[str, Any]:
-        """What the expression that it prints may refer to: the names around its factory, and those here."""
-        around: dict[str, Any] = getattr(inspect.unwrap(self.factory), "__globals__", {})
-        return {**globals(), **around, getattr(self.factory, "__name__", self.name): self.factory}
+        """Also what stands around here."""
+        return {**globals(), **super().names}
+
+
+def cases(laws: list[Law], entries: list[Entry]) -> list[Any]:
+    """All laws of an entry, then those of the next: what one compiled serves the other. A waived one is a skip."""
+    return [
+        pytest.param(
+            law,
+            entry,
+            id=f"{law.name}-{entry.name}",
+            marks=[pytest.mark.skip(reason=entry.waivers[law.name])] if law.name in entry.waivers else [],
+        )
+        for entry in entries
+        for law in laws
+        if law.is_about(entry)
+    ]
 
 
 def recipe(
@@ -80,15 +74,6 @@ def recipe(
     """A whole optimizer."""
     known = {"learning_rate": rate, **settings}
     return Entry(name, factory, known, rate, kernels=kernels, static=static, waivers=waivers or {})
-
-
-def matrix(path: str, leaf: mx.array) -> bool:
-    del path
-    return leaf.ndim > 1
-
-
-def vector(path: str, leaf: mx.array) -> bool:
-    return not matrix(path, leaf)
 
 
 def kernel(path: str, leaf: mx.array) -> bool:
@@ -217,9 +202,6 @@ ENTRIES = [
         mo.adafactor,
         kernels=Kernels(16, 18, MEANS),
         min_dim_size_to_factor=2,
-        waivers={
-            "weight_decay_is_visible": "its steps depend on the size of the parameters, which the law sets to zero"
-        },
     ),
     recipe(
         "adafactor momentum",

@@ -35,6 +35,8 @@ FLOORS = {
     "checkpoint": 8,
     "inspection": 8,
     "interop": 9,
+    "distributed": 9,
+    "testing": 9,
 }
 
 FUNCTIONS_AND_TYPES = "not a transformation or schedule: tested in a file of its own"
@@ -42,7 +44,17 @@ STATE = "memory of the transformation of its name, under the laws with it"
 NUMERICS = [name for name, value in vars(mo).items() if getattr(value, "__module__", "").startswith("mlxopt.numerics")]
 NOT_IN_A_REGISTRY = {
     **dict.fromkeys(
-        ["Curve", "GradientTransformation", "MaskedNode", "TreeError", "checkpoint", "interop", "schedules", "tree"],
+        [
+            "Curve",
+            "GradientTransformation",
+            "MaskedNode",
+            "TreeError",
+            "checkpoint",
+            "interop",
+            "testing",
+            "schedules",
+            "tree",
+        ],
         FUNCTIONS_AND_TYPES,
     ),
     **dict.fromkeys(
@@ -165,7 +177,7 @@ def test_no_file_is_longer_than_a_room_should_be() -> None:
 
 
 def test_dir_shows_what_is_public() -> None:
-    rooms = {"checkpoint", "interop", "schedules", "tree"}
+    rooms = {"checkpoint", "interop", "schedules", "testing", "tree"}
     assert set(dir(mo)) == {*public_names(), *rooms, "__version__"}
     assert all(hasattr(mo, name) for name in dir(mo))
     with pytest.raises(AttributeError, match="module 'mlxopt' has no attribute 'adamm'"):
@@ -174,7 +186,7 @@ def test_dir_shows_what_is_public() -> None:
 
 def test_rooms_load_when_they_are_used() -> None:
     loaded = loaded_by("import mlxopt; assert mlxopt.__version__")
-    assert not {name for name in loaded if name.startswith(("mlxopt.checkpoint", "mlxopt.interop"))}
+    assert not {name for name in loaded if name.startswith(("mlxopt.checkpoint", "mlxopt.interop", "mlxopt.testing"))}
     assert "mlxopt.checkpoint" in loaded_by("import mlxopt; mlxopt.checkpoint.save")
 
 
@@ -184,7 +196,8 @@ def test_only_mlx_and_typing_extensions_are_imported() -> None:
         for node in ast.walk(ast.parse(source)):
             tops = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             tops += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert {top.split(".")[0] for top in tops} <= allowed, name
+            extra = {"hypothesis", "pytest"} if name.startswith("testing.") else set()
+            assert {top.split(".")[0] for top in tops} <= allowed | extra, name
 
 
 def test_init_files_only_re_export() -> None:
@@ -199,8 +212,26 @@ def test_init_files_only_re_export() -> None:
 
 def test_every_public_name_is_in_a_registry_or_has_a_reason() -> None:
     registered = {entry.public_name for entry in [*ENTRIES, *NEWCOMERS]} | set(SCHEDULES)
-    assert set(public_names()) - registered - NOT_IN_A_REGISTRY.keys() == set()
+    missing = set(public_names()) - registered - NOT_IN_A_REGISTRY.keys()
+    assert missing == set(), f"put a line for each of {sorted(missing)} into ENTRIES of tests/registry.py"
     assert registered & NOT_IN_A_REGISTRY.keys() == set()
+
+
+def builds_transformations(source: str) -> set[str]:
+    """Public functions of a module whose annotation says that they build a transformation."""
+    return {
+        node.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        if node.returns is not None and ast.unparse(node.returns) == "GradientTransformation"
+    }
+
+
+def test_every_factory_is_public() -> None:
+    for name, source in modules().items():
+        if name.split(".")[0] in MATHEMATICS:
+            missing = builds_transformations(source) - set(public_names())
+            assert missing == set(), f"put lines for {sorted(missing)} of mlxopt.{name} into mlxopt/__init__.py"
 
 
 def test_names_of_mlxopt_in_a_registry_are_public() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from registry import ENTRIES, Entry
-from strategies import plain
 
 import mlxopt
 from mlxopt import GradientTransformation, TreeError, apply_updates, incremental_update, tree
+from mlxopt.testing.comparing import plain
 
 NAN, INF = math.nan, math.inf
 

@@ -9,7 +9,6 @@ import mlx.core as mx
 import mlx.nn
 import mlx.optimizers
 import pytest
-from strategies import plain
 
 import mlxopt
 from mlxopt import (
@@ -37,6 +36,7 @@ from mlxopt import (
     stateless_with_tree_map,
     tree,
 )
+from mlxopt.testing.comparing import plain
 
 nn: Any = mlx.nn
 GRADS = {"w": mx.array([1.0, 2.0]), "b": [mx.array(3.0)]}
@@ -506,3 +506,22 @@ def test_an_update_can_be_differentiated() -> None:
 def test_a_combinator_of_nothing_takes_no_extras(tx: GradientTransformation) -> None:
     with pytest.raises(TypeError, match="no use for the extra argument 'valeu'"):
         tx.update({}, tx.init({}), valeu=1.0)
+
+
+def test_functions_of_the_same_code_may_have_states_of_their_own() -> None:
+    """A factory that defines its state inside, and code that is run twice."""
+
+    def factory() -> tuple[Any, GradientTransformation]:
+        class Own(NamedTuple):
+            n: mx.array
+
+        def update(updates: Any, state: Own, params: Any = None) -> Any:
+            return updates, state
+
+        return Own, GradientTransformation(lambda params: Own(mx.array(0)), update)
+
+    (_, one), (_, other) = factory(), factory()
+    for tx in (one, other):
+        tx.update({}, tx.init({}))
+    with pytest.raises(TypeError, match="state must be a Own"):
+        one.update({}, other.init({}))

@@ -27,12 +27,14 @@ import mlx.nn as nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import Problem, plain, problems, same
 
 import mlxopt as mo
 from mlxopt import MaskedNode, TreeError, checkpoint, tree
 from mlxopt.checkpoint import CheckpointError, MismatchError, archive, files
 from mlxopt.checkpoint.forms import DTYPES as KNOWN_DTYPES
+from mlxopt.testing.comparing import plain, same
+from mlxopt.testing.problems import Problem
+from mlxopt.testing.strategies import problems
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

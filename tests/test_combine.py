@@ -8,7 +8,6 @@ import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import plain
 
 from mlxopt import (
     EmptyState,
@@ -37,6 +36,7 @@ from mlxopt import (
     stateless,
     tree,
 )
+from mlxopt.testing.comparing import plain
 
 PARAMS: dict[str, Any] = {
     "body": {"w": mx.array([[1.0, -2.0], [3.0, 4.0]]), "b": mx.array([0.5, -0.5])},

@@ -11,10 +11,10 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from strategies import number
 
 import mlxopt as mo
 from mlxopt.schedules import Curve
+from mlxopt.testing.comparing import number
 
 FOLDER = Path(__file__).parent.parent / "examples"
 has_matplotlib = importlib.util.find_spec("matplotlib") is not None

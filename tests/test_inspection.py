@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registry import ENTRIES, NEWCOMERS, Entry
-from strategies import plain_problem
 
 import mlxopt as mo
 from mlxopt import tree
@@ -25,6 +24,7 @@ from mlxopt.inspection.chart import WIDTH, count_axis, value_axis
 from mlxopt.inspection.describing import describe
 from mlxopt.inspection.lines import through
 from mlxopt.inspection.plotting import plot
+from mlxopt.testing.problems import plain_problem
 
 PARAMS = {"w": mx.zeros((300, 2)), "b": mx.zeros((2,))}
 

@@ -6,12 +6,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
-from strategies import same
 from test_architecture import loaded_by
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.interop import functional
+from mlxopt.testing.comparing import same
 
 X, Y = mx.array([[1.0, -1.0], [2.0, 0.5], [0.0, 1.0]]), mx.array([[0.0], [1.0], [0.5]])
 

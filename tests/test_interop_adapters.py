@@ -2,20 +2,16 @@
 
 import copy
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import laws
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as theirs
 import pytest
 from hypothesis import given
-from laws import shape_of
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
-from registry import ENTRIES, Entry
-from strategies import Problem, plain_problem, problems, same
+from registry import ENTRIES, Entry, cases
 from test_interop_optimizers import form, multi, saved_and_loaded, shrinking
 
 import mlxopt as mo
@@ -23,6 +19,10 @@ import mlxopt.interop.optimizers as ours
 from mlxopt import tree
 from mlxopt.base import GradientTransformation
 from mlxopt.interop import as_optimizer, from_optimizer
+from mlxopt.testing import checking, compiled
+from mlxopt.testing.comparing import same, shape_of
+from mlxopt.testing.problems import Problem, plain_problem
+from mlxopt.testing.strategies import problems
 
 
 def mixed() -> GradientTransformation:
@@ -315,11 +315,11 @@ def has_empty_arrays(problem: Problem) -> bool:
     return any(leaf.size == 0 for leaf in tree.leaves(problem.params))
 
 
-@pytest.mark.parametrize(("law", "entry"), laws.cases(laws.GENERAL, OPTIMIZERS))
+@pytest.mark.parametrize(("law", "entry"), cases(checking.GENERAL, OPTIMIZERS))
 @given(problem=problems())
-def test_laws_of_transformations(law: Callable[..., None], entry: Entry, problem: Problem) -> None:
+def test_laws_of_transformations(law: checking.Law, entry: Entry, problem: Problem) -> None:
     if not (entry.name in NO_EMPTY_ARRAYS and has_empty_arrays(problem)):
-        law(entry.build(), problem)
+        law.holds(entry.build(), problem)
 
 
 COMPILED = [entry for entry in OPTIMIZERS if entry.name.split()[0] in ("AdamW", "Muon", "MultiOptimizer", "subclass")]
@@ -328,10 +328,10 @@ COMPILED = [entry for entry in OPTIMIZERS if entry.name.split()[0] in ("AdamW", 
 @pytest.mark.parametrize(
     ("law", "entry"),
     # Optimizers of MLX do not print as expressions.
-    laws.cases([law for law in laws.SINGLE if law is not laws.prints_as_its_expression], COMPILED),
+    cases([law for law in checking.SINGLE if law.holds is not compiled.prints_as_its_expression], COMPILED),
 )
-def test_compiled_laws_of_transformations(law: Callable[..., None], entry: Entry) -> None:
-    law(entry)
+def test_compiled_laws_of_transformations(law: checking.Law, entry: Entry) -> None:
+    law.holds(entry)
 
 
 @pytest.mark.parametrize("module", [theirs, ours])

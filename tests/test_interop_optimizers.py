@@ -11,13 +11,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as theirs
 import pytest
-from laws import are_within, shape_of, ulp
 from mlx.utils import tree_flatten, tree_unflatten
-from strategies import same
 from test_kernels import kernels
 
 import mlxopt.interop.optimizers as ours
 from mlxopt import tree
+from mlxopt.testing.comparing import are_within, same, shape_of, ulp
 
 STEPS = 24
 

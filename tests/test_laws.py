@@ -5,46 +5,25 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import hypothesis
-import laws
 import mlx.core as mx
 import pytest
 from hypothesis import given
-from registry import ENTRIES, NEWCOMERS, Entry
-from strategies import Problem, nested_problem, problems
-from test_algebra import LAWS as ALGEBRA
+from registry import ENTRIES, NEWCOMERS, Entry, cases
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, ScalarOrSchedule
+from mlxopt.testing import comparing, compiled, general, recipes
+from mlxopt.testing.checking import ALGEBRA, LAWS, Law, hold
+from mlxopt.testing.problems import Problem, nested_problem
+from mlxopt.testing.strategies import problems
 
 ALL = [*ENTRIES, *NEWCOMERS]
-LAWS: list[Callable[..., None]] = [*laws.GENERAL, *laws.SINGLE, *laws.RECIPE, *laws.DECAY]
 
 
-@pytest.mark.parametrize(("law", "entry"), laws.cases(laws.GENERAL, ALL))
-def test_general_law(law: Callable[..., None], entry: Entry) -> None:
-    # A test for each case: hypothesis nests the settings of one that is run a thousand times, and runs out of stack.
-    @(laws.fewer_examples() if law in laws.STRUCTURAL else hypothesis.settings())
-    @given(problem=problems())
-    def holds(problem: Problem) -> None:
-        law(entry.build(), problem._replace(extras=entry.extras))
-
-    holds()
-
-
-@pytest.mark.parametrize(("law", "entry"), laws.cases(laws.SINGLE, ALL))
-def test_single_law(law: Callable[..., None], entry: Entry) -> None:
-    law(entry)
-
-
-@pytest.mark.parametrize(("law", "entry"), laws.cases(laws.RECIPE, [entry for entry in ALL if entry.recipe]))
-def test_recipe_law(law: Callable[..., None], entry: Entry) -> None:
-    law(entry)
-
-
-@pytest.mark.parametrize(("law", "entry"), laws.cases(laws.DECAY, [entry for entry in ALL if entry.decay]))
-def test_decay_law(law: Callable[..., None], entry: Entry) -> None:
-    law(entry)
+@pytest.mark.parametrize(("law", "entry"), cases(LAWS, ALL))
+def test_law(law: Law, entry: Entry) -> None:
+    hold(law, entry, hypothesis.settings())
 
 
 # The machinery: generated trees, and waivers
@@ -55,7 +34,7 @@ def features(problem: Problem) -> set[str]:
     params, grads = problem.params, problem.grads[0]
     pairs = list(zip(tree.leaves(params), [tree.get(grads, path) for path in tree.paths(params)], strict=True))
     found = {
-        "hole": "None" in laws.shape_of(params),
+        "hole": "None" in comparing.shape_of(params),
         "key order": tree.paths(params) != tree.paths(grads),
         "dtype of gradients": any(param.dtype != grad.dtype for param, grad in pairs),
         "several dtypes": len({param.dtype for param, _ in pairs}) > 1,
@@ -83,7 +62,7 @@ def test_generated_problems_have_every_feature() -> None:
 
 def wrong_waivers(entries: list[Entry]) -> list[str]:
     """Waivers of laws that do not exist, and waivers without a reason."""
-    known = {law.__name__ for law in (*LAWS, *ALGEBRA)}
+    known = {law.name for law in LAWS}
     return [
         f"{entry.name}: {law}"
         for entry in entries
@@ -102,11 +81,11 @@ def test_waivers_name_laws_and_have_reasons() -> None:
 
 
 def test_a_waiver_is_a_skip_with_its_reason() -> None:
-    entry = Entry("odd", mo.identity, waivers={"goes_downhill": "stays where it is"})
-    waived, held = laws.cases([laws.goes_downhill, laws.schedule_equals_number], [entry])
+    entry = Entry("odd", mo.identity, waivers={"functions_are_pure": "stays where it is"})
+    waived, held = cases([law for law in LAWS if law.name in ("functions_are_pure", "state_holds_arrays")], [entry])
     assert [(mark.name, mark.kwargs) for mark in waived.marks] == [("skip", {"reason": "stays where it is"})]
     assert not held.marks
-    assert (waived.id, held.id) == ("goes_downhill-odd", "schedule_equals_number-odd")
+    assert (waived.id, held.id) == ("functions_are_pure-odd", "state_holds_arrays-odd")
 
 
 # Something broken for every law. ``pair`` goes round the checks of GradientTransformation.
@@ -256,28 +235,28 @@ def swallows_all_extras() -> Any:
 
 
 BROKEN_GENERAL: list[tuple[Callable[..., None], Callable[[], Any]]] = [
-    (laws.updates_keep_their_form, loses_the_dtype),
-    (laws.updates_keep_their_form, takes_the_order_of_the_parameters),
-    (laws.updates_keep_their_form, fills_holes),
-    (laws.functions_are_pure, counts_in_a_variable_of_its_own),
-    (laws.functions_are_pure, changes_its_state_in_place),
-    (laws.functions_are_pure, changes_an_array_in_place),
-    (laws.functions_are_pure, changes_the_updates_in_place),
-    (laws.functions_are_pure, starts_anywhere),
-    (laws.state_keeps_its_form, remembers_nothing_at_first),
-    (laws.state_keeps_its_form, remembers_in_the_order_of_the_updates),
-    (laws.forms_are_kept_without_parameters, loses_the_dtype),
-    (laws.forms_are_kept_without_parameters, remembers_in_the_order_of_the_updates),
-    (laws.state_holds_arrays, counts_with_a_python_number),
-    (laws.zeros_are_harmless, normalizes_without_an_eps),
-    (laws.empty_trees_are_fine, wraps_the_empty_tree),
-    (laws.low_precision_follows_float32, computes_in_the_dtype_of_the_updates),
-    (laws.low_precision_follows_float32, remembers_in_the_dtype_of_the_parameters),
-    (laws.parameters_follow_float32, loses_small_updates),
-    (laws.parameters_follow_float32, remembers_in_the_dtype_of_the_parameters),
-    (laws.nan_is_guarded, divides_by_the_smallest_so_far),
-    (laws.resumes_from_a_file, remembers_in_a_variable_of_its_own),
-    (laws.extras_are_checked, swallows_all_extras),
+    (general.updates_keep_their_form, loses_the_dtype),
+    (general.updates_keep_their_form, takes_the_order_of_the_parameters),
+    (general.updates_keep_their_form, fills_holes),
+    (general.functions_are_pure, counts_in_a_variable_of_its_own),
+    (general.functions_are_pure, changes_its_state_in_place),
+    (general.functions_are_pure, changes_an_array_in_place),
+    (general.functions_are_pure, changes_the_updates_in_place),
+    (general.functions_are_pure, starts_anywhere),
+    (general.state_keeps_its_form, remembers_nothing_at_first),
+    (general.state_keeps_its_form, remembers_in_the_order_of_the_updates),
+    (general.forms_are_kept_without_parameters, loses_the_dtype),
+    (general.forms_are_kept_without_parameters, remembers_in_the_order_of_the_updates),
+    (general.state_holds_arrays, counts_with_a_python_number),
+    (general.zeros_are_harmless, normalizes_without_an_eps),
+    (general.empty_trees_are_fine, wraps_the_empty_tree),
+    (general.low_precision_follows_float32, computes_in_the_dtype_of_the_updates),
+    (general.low_precision_follows_float32, remembers_in_the_dtype_of_the_parameters),
+    (general.parameters_follow_float32, loses_small_updates),
+    (general.parameters_follow_float32, remembers_in_the_dtype_of_the_parameters),
+    (general.nan_is_guarded, divides_by_the_smallest_so_far),
+    (general.resumes_from_a_file, remembers_in_a_variable_of_its_own),
+    (general.extras_are_checked, swallows_all_extras),
 ]
 
 
@@ -301,7 +280,7 @@ def test_purity_law_catches_changed_extras() -> None:
         return updates, state
 
     with pytest.raises(AssertionError):
-        laws.functions_are_pure(
+        general.functions_are_pure(
             pair(lambda params: (), update),
             nested_problem()._replace(extras=lambda grads: {"seen": {"n": mx.array(0)}}),
         )
@@ -356,14 +335,14 @@ def builds_from_its_first_number(rate: float = 0.5) -> GradientTransformation:
 
 
 BROKEN_SINGLE: list[tuple[Callable[..., None], Callable[[], Any]]] = [
-    (laws.injected_hyperparameters_change_nothing, builds_from_its_first_number),
-    (laws.compiled_equals_eager, counts_its_calls),
-    (laws.compiled_equals_eager, remembers_its_calls),
-    (laws.compiled_equals_eager_in_nested_trees, counts_its_calls),
-    (laws.compiled_follows_eager_in_bfloat16, counts_its_calls),
-    (laws.compiled_follows_eager_in_bfloat16, remembers_its_calls),
-    (laws.prints_as_its_expression, misspelt),
-    (laws.prints_as_its_expression, unreadable),
+    (compiled.injected_hyperparameters_change_nothing, builds_from_its_first_number),
+    (compiled.compiled_equals_eager, counts_its_calls),
+    (compiled.compiled_equals_eager, remembers_its_calls),
+    (compiled.compiled_equals_eager_in_nested_trees, counts_its_calls),
+    (compiled.compiled_follows_eager_in_bfloat16, counts_its_calls),
+    (compiled.compiled_follows_eager_in_bfloat16, remembers_its_calls),
+    (compiled.prints_as_its_expression, misspelt),
+    (compiled.prints_as_its_expression, unreadable),
 ]
 
 
@@ -375,12 +354,12 @@ def test_single_law_catches(law: Callable[..., None], broken: Callable[[], Any])
 
 def test_one_trace_law_catches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state that comes in another shape at every step is a new program each time."""
-    monkeypatch.setattr(laws, "set_anew", lambda state, index: {"rate": mx.zeros((index + 1,))})
+    monkeypatch.setattr(compiled, "set_anew", lambda state, index: {"rate": mx.zeros((index + 1,))})
     tx = mo.GradientTransformation(
         lambda params: {"rate": mx.zeros((1,))}, lambda updates, state, params=None: (updates, state)
     )
     with pytest.raises(AssertionError):
-        laws.one_trace_is_enough(Entry("broken", lambda: tx))
+        compiled.one_trace_is_enough(Entry("broken", lambda: tx))
 
 
 def keeps_a_state_for_schedules_only(learning_rate: ScalarOrSchedule) -> GradientTransformation:
@@ -422,13 +401,13 @@ def decays_by_half_of_a_schedule(weight_decay: ScalarOrSchedule) -> GradientTran
 
 
 BROKEN_RECIPE: list[tuple[Callable[..., None], Callable[..., GradientTransformation]]] = [
-    (laws.schedule_equals_number, keeps_a_state_for_schedules_only),
-    (laws.learning_rate_is_visible, shows_the_next_learning_rate),
-    (laws.goes_downhill, climbs),
+    (recipes.schedule_equals_number, keeps_a_state_for_schedules_only),
+    (recipes.learning_rate_is_visible, shows_the_next_learning_rate),
+    (recipes.goes_downhill, climbs),
 ]
 BROKEN_DECAY: list[tuple[Callable[..., None], Callable[..., GradientTransformation]]] = [
-    (laws.decay_schedule_equals_number, decays_by_half_of_a_schedule),
-    (laws.weight_decay_is_visible, ignores_the_number_that_is_set),
+    (recipes.decay_schedule_equals_number, decays_by_half_of_a_schedule),
+    (recipes.weight_decay_is_visible, ignores_the_number_that_is_set),
 ]
 
 
@@ -446,4 +425,4 @@ def test_decay_law_catches(law: Callable[..., None], broken: Callable[..., Gradi
 
 def test_every_law_has_a_broken_example() -> None:
     caught = {law for law, _ in (*BROKEN_GENERAL, *BROKEN_SINGLE, *BROKEN_RECIPE, *BROKEN_DECAY)}
-    assert caught | {laws.one_trace_is_enough} == set(LAWS)
+    assert caught | {compiled.one_trace_is_enough} == {law.holds for law in LAWS if law not in ALGEBRA}

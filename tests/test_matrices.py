@@ -5,13 +5,13 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from strategies import number, same
 from test_kernels import kernels
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.compiled.program import TracedProgram
 from mlxopt.numerics import matrices
+from mlxopt.testing.comparing import number, same
 from mlxopt.tracing import tracing
 from mlxopt.tree import stacking
 

@@ -14,11 +14,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
 import pytest
-from strategies import same
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.interop import as_optimizer, optimizers
+from mlxopt.testing.comparing import same
 
 pytest.importorskip("mlx_lm")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.optimizers as optim
 import pytest
-from strategies import plain_problem
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Schedule
+from mlxopt.testing.problems import plain_problem
 
 STEPS = 12
 

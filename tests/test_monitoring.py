@@ -4,10 +4,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from strategies import nested_problem, number, plain_problem, same
 
 import mlxopt as mo
 from mlxopt import tree
+from mlxopt.testing.comparing import number, same
+from mlxopt.testing.problems import nested_problem, plain_problem
 from mlxopt.transforms.monitoring import MonitorState, monitor, update_ratio
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import laws
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from test_algebra import LAWS as ALGEBRA
 from test_architecture import public_names
 
 import mlxopt as mo
@@ -239,14 +237,22 @@ def only_in(module: ModuleType) -> list[str]:
 
 
 def test_every_public_name_has_a_row_of_its_own() -> None:
-    public, of_trees, of_interop, of_files = re.split(r"`mlxopt\.(?:tree|interop|checkpoint)` ", EVERYTHING)
+    public, of_trees, of_interop, of_files, of_tests = re.split(
+        r"`mlxopt\.(?:tree|interop|checkpoint|testing)` ", EVERYTHING
+    )
     listed = [name for names, _ in rows(public) for name in names]
     states = [state for _, meaning in rows(public) for state in re.findall(r"\(state `(\w+)`\)", meaning)]
     assert all(len(names) == 1 for names, _ in rows(public))
-    assert sorted(listed + states + ["checkpoint", "interop", "tree", "schedules"]) == sorted(public_names())
+    told = [*listed, *states, "checkpoint", "interop", "testing", "tree", "schedules"]
+    missing, added = set(public_names()) - set(told), set(told) - set(public_names())
+    assert missing == set(), f"put a row for each of {sorted(missing)} into a table of mlxopt/README.md"
+    assert added == set(), f"{sorted(added)} in the tables of mlxopt/README.md are not exported by mlxopt/__init__.py"
+    assert len(told) == len(set(told))
     assert {name for names, _ in rows(of_interop) for name in names} == set(only_in(interop)) | {"optimizers"}
     for module, text in ((mo.tree, of_trees), (mo.checkpoint, of_files)):
         assert sorted(name for names, _ in rows(text) for name in names) == sorted(only_in(module))
+    public_tests = [name for name in vars(mo.testing) if callable(getattr(mo.testing, name)) and name[0] != "_"]
+    assert sorted(name for names, _ in rows(of_tests) for name in names) == sorted(public_tests)
 
 
 def test_only_rows_are_rows() -> None:
@@ -263,7 +269,7 @@ def test_every_example_is_listed(page: str, folder: str) -> None:
 
 
 def test_every_law_has_a_row() -> None:
-    held = [law.__name__ for law in (*laws.GENERAL, *laws.SINGLE, *laws.RECIPE, *laws.DECAY, *ALGEBRA)]
+    held = [*mo.testing.laws()]
     listed = [name for names, _ in rows(section(PAGES["tests"], "The laws")) for name in names]
     assert sorted(listed) == sorted(held)
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from strategies import plain_problem, same
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params
 from mlxopt.compiled.streams import LARGE
+from mlxopt.testing.comparing import same
+from mlxopt.testing.problems import plain_problem
 
 
 class Counted(NamedTuple):

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ import mlxopt as mo
 from mlxopt import tree
 from mlxopt.compiled.closures import rebound
 from mlxopt.compiled.program import TracedProgram
-from mlxopt.numerics.number import Held, Number
+from mlxopt.numerics.number import Held, NeedsValueError, Number
 from mlxopt.tracing import current, inside, number, tracing
 
 
@@ -120,12 +121,28 @@ def test_functions_of_mlx_take_numbers() -> None:
     assert mx.full((2,), half).tolist() == [0.5, 0.5]
 
 
-def test_what_changes_nothing_is_left_out_beside_leaves_only() -> None:
+def test_what_changes_nothing_is_left_out_but_makes_an_array_of_its_own(tmp_path: Path) -> None:
+    def operations(x: mx.array) -> int:
+        file = tmp_path / "graph.dot"
+        mx.export_to_dot(str(file), x)
+        return file.read_text().count("label")
+
     x, scalar = mx.array([1.0]), mx.array(1.0)
-    assert (x + one(0.0)) is x
-    assert (one(1.0) * x) is x
-    assert (scalar + one(0.0)) is not scalar
-    assert (x - one(0.0)) is not x
+    assert operations(x + one(0.0)) == operations(one(1.0) * x) == 0
+    assert operations(scalar + one(0.0)) > 0
+    assert operations(x - one(0.0)) > 0
+    same = x * one(1.0)
+    same += 1.0
+    assert (x.tolist(), same.tolist()) == ([1.0], [2.0])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [mx.bool_, mx.int32, mx.uint8])
+def test_numbers_that_change_nothing_still_make_floats_of_integers(value: float, dtype: mx.Dtype) -> None:
+    x = mx.array([0, 1, 1], dtype)
+    for result in (x * one(value), one(value) * x, x + one(value), one(value) + x):
+        assert result.dtype == mx.float32
+    assert (x * one(1.0) + x * one(1.0)).tolist() == [0.0, 2.0, 2.0]
 
 
 # What a function closes over
@@ -235,7 +252,7 @@ def test_scalars_beside_leaves_are_made_once() -> None:
     "use", [float, bool, int, lambda x: x < 0.5 or 1, lambda x: math.sqrt(x), lambda x: 1 if x == 0 else 2, range]
 )
 def test_a_held_value_is_never_asked_what_it_is(use: Callable[[Any], Any]) -> None:
-    with pytest.raises(ValueError, match=r"'rate' must not be used as a Python number.*Pass static_args=\['rate'\]"):
+    with pytest.raises(ValueError, match=r"'rate' must not be used as a Python number.*static_args=\['rate'\]"):
         use(Held(mx.array(0.25), "rate"))
 
 
@@ -244,3 +261,21 @@ def test_a_held_value_calculates() -> None:
     assert (1 - held).item() == 0.75
     assert (mx.ones((2,)) * held).tolist() == [0.25, 0.25]
     assert mx.where(held < 0.5, 1.0, 2.0).item() == 1.0
+    assert mx.where(mx.array([0.1, 0.9]) > held, 1.0, 0.0).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("use", [lambda x: math.sqrt(1 - x), lambda x: float(2 * x), lambda x: bool(1 - x > 0)])
+def test_what_is_calculated_from_a_held_value_is_held(use: Callable[[Any], Any]) -> None:
+    with pytest.raises(NeedsValueError, match="'rate' must not be used"):
+        use(Held(mx.array(0.25), "rate"))
+
+
+def test_held_values_do_not_leave_a_transformation() -> None:
+    def scaled(rate: float) -> mo.GradientTransformation:
+        return mo.stateless_with_tree_map(lambda u, p: rate * u)
+
+    tx = mo.inject_hyperparams(scaled)(0.5)
+    updates, state = tx.update(mx.array(2.0), tx.init(mx.array(0.0)))
+    assert type(updates) is mx.array
+    assert (updates.item(), float(updates)) == (1.0, 1.0)
+    assert all(type(leaf) is mx.array for leaf in tree.leaves(state))

@@ -6,11 +6,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from strategies import same
 
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation
+from mlxopt.testing.comparing import same
 
 NAN, INF = math.nan, math.inf
 GRADS = [0.5, -1.25, 3.0, 0.125, -0.75]

@@ -7,9 +7,9 @@ import mlx.nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import plain
 
 from mlxopt import MaskedNode, TreeError, by_path, total, tree, widen
+from mlxopt.testing.comparing import plain
 from mlxopt.tree.choice import Answers
 from mlxopt.tree.forms import wide
 from mlxopt.tree.structure import walk

@@ -5,9 +5,9 @@ import mlx.nn
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import plain
 
 from mlxopt import MaskedNode, TreeError, apply_updates, incremental_update, periodic_update
+from mlxopt.testing.comparing import plain
 
 nn: Any = mlx.nn
 LOW_PRECISION = [mx.float16, mx.bfloat16]

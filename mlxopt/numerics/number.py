@@ -1,5 +1,6 @@
 """Python numbers and values of a state, each as an array that knows what it is."""
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ class Number(mx.array):
 
     ``mx.compile`` prints Python numbers into the source of kernels, and compiles a new kernel for each other value. To
     formulas the two are the same: ``1 - b`` has all the digits of a Python number, a comparison with a number is true
-    or false, and low-precision arrays keep their dtype.
+    or false, and low-precision arrays keep their dtype beside an operator.
 
     Args:
         value: The number.
@@ -43,6 +44,12 @@ class Number(mx.array):
 
     def __bool__(self) -> bool:
         return bool(self.value)
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self.value, digits)
+
+    def __trunc__(self) -> int:
+        return math.trunc(self.value)
 
     def __hash__(self) -> int:
         return hash(self.value)
@@ -79,8 +86,8 @@ def _binary(name: str, reflected: bool) -> Callable[[Number, Any], Any]:
             return result if isinstance(result, bool) else self._make(result)
         if not isinstance(other, mx.array):
             return NotImplemented
-        if other.ndim and self.value == NEUTRAL.get(name):
-            return other
+        if other.ndim and mx.issubdtype(other.dtype, mx.inexact) and self.value == NEUTRAL.get(name):
+            return other.astype(other.dtype)  # an array of its own, which may be changed in place
         own = self._beside(other)
         return plain(other, own) if reflected else plain(own, other)
 
@@ -92,29 +99,36 @@ def _unary(name: str) -> Callable[[Number], Any]:
     return lambda self: self._make(plain(self.value))
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+TWO_SIDED = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+ONE_SIDED = ("neg", "pos", "abs")
+
+for _name in TWO_SIDED:
     setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
     setattr(Number, f"__r{_name}__", _binary(_name, reflected=True))
     setattr(Number, f"__i{_name}__", _binary(_name, reflected=False))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+for _name in COMPARISONS:
     setattr(Number, f"__{_name}__", _binary(_name, reflected=False))
-for _name in ("neg", "pos", "abs"):
+for _name in ONE_SIDED:
     setattr(Number, f"__{_name}__", _unary(_name))
 
 
 class NeedsValueError(ValueError):
-    """A value that a state holds was asked what it is; the message says how to keep it out of the state."""
+    """A value that a state holds was asked what it is; the message says what to do."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
             f"inject_hyperparams: '{name}' must not be used as a Python number or in a condition, got an array from "
-            f"the state, which has no value while a program is traced. Pass static_args=['{name}']."
+            f"the state, which has no value while a program is traced. Write it with functions of MLX (mx.sqrt, "
+            f"mx.where), or keep a number out of the state: static_args=['{name}']."
         )
 
 
 class Held(mx.array):
     """A value that a state holds: an array for formulas, but a formula must not depend on what it is.
+
+    What is calculated from it and from numbers is held as well.
 
     Args:
         array: The value.
@@ -124,6 +138,7 @@ class Held(mx.array):
     def __init__(self, array: mx.array, name: str) -> None:
         super().__init__(0, array.dtype)
         self[...] = array
+        self.plain = array
         self._name = name
 
     def __float__(self) -> float:
@@ -132,17 +147,26 @@ class Held(mx.array):
     def __bool__(self) -> bool:
         raise NeedsValueError(self._name)
 
-    def __neg__(self) -> "Held":
-        return Held(mx.negative(self), self._name)
-
     __int__ = __index__ = __float__  # type: ignore[assignment]
 
 
-def _compared(name: str) -> Callable[[Held, Any], Any]:
-    plain: Callable[[Any, Any], Any] = getattr(mx.array, f"__{name}__")
-    return lambda self, other: Held(plain(self, other), self._name)
+def plain(array: mx.array) -> mx.array:
+    """The array itself, where it is a value that a state holds."""
+    return array.plain if isinstance(array, Held) else array
 
 
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(Held, f"__{_name}__", _compared(_name))
+def _held(operation: Callable[..., mx.array], reflected: bool = False) -> Callable[..., mx.array]:
+    def operate(self: Held, *others: Any) -> mx.array:
+        operands = [self.plain, *(plain(other) if isinstance(other, mx.array) else other for other in others)]
+        result = operation(*(reversed(operands) if reflected else operands))
+        return Held(result, self._name) if result.ndim == 0 else result
+
+    return operate
+
+
+for _name in (*TWO_SIDED, *COMPARISONS, *ONE_SIDED):
+    setattr(Held, f"__{_name}__", _held(getattr(operator, _name)))
+for _name in TWO_SIDED:
+    setattr(Held, f"__r{_name}__", _held(getattr(operator, _name), reflected=True))
+    setattr(Held, f"__i{_name}__", _held(getattr(operator, _name)))
 Held.__hash__ = mx.array.__hash__  # type: ignore[method-assign]  # which defining __eq__ takes away

@@ -5,6 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxopt.numerics.dtypes import LOW_PRECISION, widen
+from mlxopt.numerics.number import plain
 from mlxopt.tree.dtypes import require_array, require_same_shape
 from mlxopt.tree.structure import Tree, TreeError, map
 
@@ -37,6 +38,7 @@ def wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | Non
 
 def as_it_came(update: mx.array, changed: mx.array) -> mx.array:
     """Round what became of an update to the dtype in which it came."""
+    changed = plain(changed)
     require_same_shape(changed, update)
     if mx.issubdtype(changed.dtype, mx.inexact) and not mx.issubdtype(update.dtype, mx.inexact):
         raise TreeError(f"a {update.dtype} update would be cut to whole numbers. Cast it, or mask this leaf")
@@ -49,7 +51,8 @@ def as_it_was(old: mx.array, new: Any) -> mx.array:
     """Pass a new leaf of the state that has the form of the old one, rounded where memory is of low precision."""
     if not isinstance(new, mx.array):
         raise TreeError(f"update put {new!r} into the state, which holds arrays only. Wrap it in mx.array")
-    kept = new.astype(old.dtype) if old.dtype in LOW_PRECISION and new.dtype == mx.float32 else new
+    new = plain(new)
+    kept: mx.array = new.astype(old.dtype) if old.dtype in LOW_PRECISION and new.dtype == mx.float32 else new
     if (old.shape, old.dtype) != (kept.shape, kept.dtype):
         raise TreeError(
             f"update turned a state of {old.dtype} and shape {old.shape} into {new.dtype} and shape {new.shape}. "
