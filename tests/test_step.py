@@ -291,6 +291,36 @@ def test_trees_that_only_differ_in_their_containers_are_different_programs() -> 
         assert tree.paths(new) == tree.paths(pair)
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{-1: 10.0, -2: 20.0}, {-2: 20.0, -1: 10.0}, {-2: 10.0, -1: 20.0}],
+        [{0: 10.0}, {"": 10.0}, {0.0: 20.0}, {False: 10.0}],
+        [{(-1,): 10.0}, {(-2,): 20.0}],
+        [{"a": {-1: 10.0}}, {"a": {-2: 20.0}}],
+        [{"a": 10.0, -1: 20.0}, {"a": 10.0, -2: 20.0}],
+    ],
+)
+def test_keys_of_one_hash_are_different_programs(others: list[Any]) -> None:
+    """The cache key of mx.compile has only the hashes of keys."""
+    tx = mo.sgd(1.0)
+    step = mo.compile_update(tx)
+    for numbers in [*others, others[0]]:
+        params = tree.map(mx.array, numbers)
+        new, _ = step(tree.map(mx.ones_like, params), tx.init(params), params)
+        assert repr(new) == repr(tree.map(lambda p: p - 1.0, params))
+
+
+@pytest.mark.parametrize("numbers", [(0, 0.0, False), (1, 1.0, True), (True, 1, 1.0), ("", 0, None)])
+def test_numbers_of_one_value_and_other_types_are_different_programs(numbers: tuple[Any, ...]) -> None:
+    """The cache key of mx.compile leaves out of what type a number is."""
+    tx = mo.sgd(1.0)
+    step = mo.compile_step(lambda p, n: p["b"].sum() * (2.0 + [bool, int, float, str, type(None)].index(type(n))), tx)
+    for number in (*numbers, numbers[0]):
+        new, _, _ = step({"b": mx.array(0.0)}, tx.init({"b": mx.array(0.0)}), number)
+        assert new["b"].item() == -2.0 - [bool, int, float, str, type(None)].index(type(number))
+
+
 def test_a_foreign_state_inside_a_dict_is_an_error() -> None:
     adam, radam = (mo.named_chain(("x", tx)) for tx in (mo.scale_by_adam(), mo.scale_by_radam()))
     step = mo.compile_update(adam)

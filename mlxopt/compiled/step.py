@@ -126,8 +126,9 @@ def _kind(value: Any) -> str:
 def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of trees and of MLX's global random state.
 
-    The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists; the
-    layout, a constant to it, puts them in. And it leaves its placeholders in the random state if tracing fails, which
+    The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists, the
+    types of numbers, and of the keys of dicts all but their hashes, which integers share (-1 and -2); the layout, a
+    constant to it, puts them in. And ``mx.compile`` leaves its placeholders in the random state if tracing fails, which
     would break every later draw of the process.
     """
 
@@ -157,15 +158,24 @@ def _random_key() -> mx.array:
 
 
 def _layout(node: Any) -> str:
-    """Spell the containers of a tree, with a dot for everything else."""
+    """Spell the containers of a tree with the keys that are no text, a dot for an array, and the types of the rest."""
     if isinstance(node, dict):
         parts, opening = list(node.values()), "{"
+        if not {*map(type, node)} <= _TEXT:
+            opening += ",".join([f"{_spelled(type(key))} {key!r}" for key in node])
     elif isinstance(node, (list, tuple)):
-        # Two types may share a name.
-        parts, opening = list(node), "[" if type(node) is list else f"{type(node).__name__}@{id(type(node))}("
+        parts, opening = list(node), "[" if type(node) is list else f"{_spelled(type(node))}("
     else:
-        return "."
+        return "." if type(node) is mx.array else f"<{_spelled(type(node))}>"
     return opening + "".join(["." if type(part) is mx.array else _layout(part) for part in parts]) + ")"
+
+
+_TEXT = {str}
+
+
+def _spelled(kind: type) -> str:
+    """A type by more than its name, which two may share."""
+    return f"{kind.__name__}@{id(kind)}"
 
 
 def _advance(
