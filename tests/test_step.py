@@ -1,5 +1,7 @@
 """The compiled step: one program, one trace, right with everything that changes from call to call."""
 
+import subprocess
+import sys
 import threading
 from typing import Any, NamedTuple
 
@@ -415,6 +417,32 @@ def test_every_thread_may_step() -> None:
         thread.join()
     run()
     assert results == [0.75] * 4
+
+
+STEPPING = """
+params, tx = {"w": mx.ones((3,))}, mo.sgd(0.1)
+step = mo.compile_step(lambda params: mx.sum(params["w"]) * mx.random.normal(()), tx)
+mx.eval(step(params, tx.init(params)))
+"""
+
+
+@pytest.mark.parametrize("body", [STEPPING, "mx.random.normal((3,))\nmx.clear_streams()"], ids=["step", "clear"])
+def test_a_process_that_stepped_in_a_thread_exits_cleanly(body: str) -> None:
+    """MLX asks for Python once more when a thread that touched its random state is gone, unless its streams are.
+
+    Without clear_streams the second script, which is all MLX's own, aborts in most runs.
+    """
+    script = f"""
+import threading
+import mlx.core as mx
+import mlxopt as mo
+thread = threading.Thread(target=exec, args=({body!r}, globals()))
+thread.start()
+thread.join()
+"""
+    for _ in range(8):
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_what_is_traced_inside_a_step_may_use_its_scalars() -> None:

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
 from mlxopt.compiled.program import TracedProgram
-from mlxopt.compiled.streams import LARGE, stream_below, streams_by_path
+from mlxopt.compiled.streams import LARGE, clear_at_the_end_of_this_thread, stream_below, streams_by_path
 from mlxopt.tracing import tracing
 from mlxopt.tree.forms import widened
 from mlxopt.update import apply_updates
@@ -139,6 +139,7 @@ def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
     compiled = mx.compile(with_layout, inputs=mx.random.state, outputs=mx.random.state)
 
     def call(*trees: Any) -> Any:
+        clear_at_the_end_of_this_thread()
         key = _random_key()
         try:
             return compiled(_layout(trees), *trees)
