@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlxopt.base import GradientTransformation, Inner, Params, State, Updates
 from mlxopt.numerics.number import Held, NeedsValueError
-from mlxopt.numerics.scalars import as_scalar, new_count, safe_increment, scheduled
+from mlxopt.numerics.scalars import as_scalar, new_count, safe_increment, scheduled, value_at
 from mlxopt.readable import arguments_as_text
 
 
@@ -32,7 +32,7 @@ def inject_hyperparams(
     ``tree.get(state, name)`` reads and ``tree.set(state, name=value)`` sets them, without a new trace. A schedule in
     the place of a number has its value at the count of updates, and the last word over what is set.
 
-    Arguments are such hyperparameters if they are floats, arrays of one element or schedules, and stand for a number by
+    Arguments are such hyperparameters if they are floats, 0-d arrays or schedules, and stand for a number by
     their annotation, if they have one. Integers, masks and whatever else decides about shapes, loops or conditions
     stay as they are; so do defaults on which a condition depends.
 
@@ -109,7 +109,7 @@ def _is_hyperparameter(value: Any, is_annotated: bool) -> bool:
     if isinstance(value, Held):  # by the state of a transformation around this one
         return False
     if isinstance(value, mx.array):
-        return value.size == 1
+        return value.ndim == 0
     return callable(value) or type(value) is float or (type(value) is int and is_annotated)
 
 
@@ -120,7 +120,7 @@ def _with_hyperparams(
 
     def first(name: str) -> mx.array:
         value = given[name]
-        return as_scalar(value(new_count()) if callable(value) else value)
+        return value_at(value, new_count()) if callable(value) else as_scalar(value)
 
     def held(values: Mapping[str, mx.array]) -> GradientTransformation:
         return build({name: Held(value, name) for name, value in values.items()})

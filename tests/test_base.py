@@ -204,10 +204,16 @@ def test_each_transformation_of_a_chain_gets_only_its_own_extras() -> None:
 
 
 @pytest.mark.parametrize(
-    "tx", [add_decayed_weights(0.1), chain(clip(1.0), add_decayed_weights(0.1)), mlxopt.adamw(0.1)]
+    ("tx", "outer"),
+    [
+        (add_decayed_weights(0.1), ""),
+        (chain(clip(1.0), add_decayed_weights(0.1)), "chain: "),
+        (mlxopt.adamw(0.1), "adamw: "),
+        (mlxopt.inject_hyperparams(mlxopt.adamw)(0.1), "adamw: "),
+    ],
 )
-def test_params_that_are_needed_and_missing_are_an_error(tx: GradientTransformation) -> None:
-    with pytest.raises(ValueError, match="add_decayed_weights: update needs params, got None"):
+def test_params_that_are_needed_and_missing_are_an_error(tx: GradientTransformation, outer: str) -> None:
+    with pytest.raises(ValueError, match=f"^{outer}add_decayed_weights: update needs params, got None"):
         tx.update(GRADS, tx.init(GRADS))
 
 

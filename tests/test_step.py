@@ -293,6 +293,30 @@ def test_trees_that_only_differ_in_their_containers_are_different_programs() -> 
         assert tree.paths(new) == tree.paths(pair)
 
 
+@pytest.mark.parametrize("rule", [lambda count: 0.1 if count < 10 else 0.01, lambda count: 0.1 * int(count)])
+def test_a_schedule_that_decides_in_python_is_an_error_that_says_how_to_write_it(rule: Any) -> None:
+    for schedule, name in ((rule, "<lambda>"), (mo.with_warmup(rule, 5), r"with_warmup\(<lambda>, 5\)")):
+        message = rf"schedule: the count must not be used .*, got {name}\. Use mx\.where\(count < n, a, b\) or join_sch"
+        tx = mo.sgd(schedule)
+        with pytest.raises(ValueError, match=message):
+            mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, Y)
+        assert tree.get(tx.update(start(), tx.init(start()))[1], "count") == 1
+
+
+@pytest.mark.parametrize("leaf", [memoryview(b"12"), b"12", {1.0}, loss_fn])
+def test_what_is_no_array_is_an_error_that_names_its_path(leaf: Any) -> None:
+    tx = mo.sgd(0.1)
+    kind = type(leaf).__name__
+    for place, call in {
+        "grads.b": lambda: mo.compile_update(tx)({**start(), "b": leaf}, tx.init(start()), start()),
+        "params.b": lambda: mo.compile_update(tx)(start(), tx.init(start()), {**start(), "b": leaf}),
+    }.items():
+        with pytest.raises(ValueError, match=f"compile_update: at '{place}': every leaf must be an .*, got a {kind}\\. W"):
+            call()
+    with pytest.raises(ValueError, match=f"compile_step: at 'batch\\.1': every leaf must be an .*, got a {kind}\\. Wrap"):
+        mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, leaf)
+
+
 @pytest.mark.parametrize(
     "others",
     [

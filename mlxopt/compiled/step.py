@@ -44,7 +44,7 @@ def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Ca
     def program(grads: Updates, state: State, params: Params, extra: Mapping[str, Any]) -> tuple[Params, State]:
         return _advance(tx, grads, state, params, extra, donate)
 
-    compiled = _compile(program)
+    compiled = _compile("compile_update", ("grads", "state", "params", "extra"), program)
 
     def step(grads: Updates, state: State, params: Params, **extra: Any) -> tuple[Params, State]:
         advanced: tuple[Params, State] = compiled(grads, state, params, _as_arrays("compile_update", extra))
@@ -110,7 +110,7 @@ def compile_step(
         known = {"value": loss, "grad": grads, "value_fn": value_fn}
         return *_advance(tx, grads, state, params, {**known, **extra}, donate), loss, *aux
 
-    compiled = _compile(program)
+    compiled = _compile("compile_step", ("params", "state", "batch", "extra"), program)
 
     def step(params: Params, state: State, *batch: Any, **extra: Any) -> tuple[Any, ...]:
         advanced: tuple[Any, ...] = compiled(params, state, batch, _as_arrays("compile_step", extra))
@@ -123,7 +123,7 @@ def _kind(value: Any) -> str:
     return f"shape {value.shape}" if isinstance(value, mx.array) else f"a {type(value).__name__}"
 
 
-def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
+def _compile(where: str, names: tuple[str, ...], program: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of trees and of MLX's global random state.
 
     The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists, the
@@ -147,9 +147,21 @@ def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
             with contextlib.suppress(ValueError, RuntimeError):  # inside another trace, which restores its own
                 high, low = (int(part) for part in key)
                 mx.random.seed(high << 32 | low)
+            _require_known_leaves(where, dict(zip(names, trees, strict=True)))
             raise
 
     return call
+
+
+def _require_known_leaves(where: str, arguments: Mapping[str, Any]) -> None:
+    with tree.naming(where):
+        for path, leaf in tree.items(arguments):
+            if not isinstance(leaf, (mx.array, bool, int, float, str)):
+                raise tree.TreeError(
+                    f"every leaf must be an mx.array or a Python number, got a {type(leaf).__name__}. "
+                    "Wrap it in mx.array, or close over it",
+                    (path,),
+                )
 
 
 def _random_key() -> mx.array:
