@@ -99,7 +99,9 @@ NUMBERS = [(name, argument) for name, entry in FACTORIES.items() for argument in
 
 @pytest.mark.parametrize(("factory", "argument"), NUMBERS)
 def test_a_hyperparameter_that_is_an_array_has_no_axes(factory: str, argument: str) -> None:
-    with pytest.raises(ValueError, match=rf"^\w+: {argument} must be a single number, got shape \(1,\)\. Pass a 0-d arr"):
+    with pytest.raises(
+        ValueError, match=rf"^\w+: {argument} must be a single number, got shape \(1,\)\. Pass a 0-d arr"
+    ):
         build(factory, **{**TAKEN_WITH.get(factory, {}), argument: mx.array([0.5])})
 
 

@@ -773,7 +773,9 @@ def test_a_schedule_cannot_be_set_as_learning_rate() -> None:
     optimizer = ours.Adam(0.1)
     optimizer.apply_gradients(problem(1), problem(0))
     schedule = ours.cosine_decay(0.1, 10)
-    with pytest.raises(TypeError, match=r"Adam: learning_rate must be set to a number, got cosine_decay\(.* new\.state ="):
+    with pytest.raises(
+        TypeError, match=r"Adam: learning_rate must be set to a number, got cosine_decay\(.* new\.state ="
+    ):
         optimizer.learning_rate = schedule
     new = ours.Adam(schedule)
     new.state = optimizer.state

@@ -99,9 +99,13 @@ def test_scheduled_wants_a_schedule_of_single_numbers() -> None:
 
 @pytest.mark.parametrize("value", [None, "0.1", [0.1], 1j])
 def test_scalars_and_schedules_are_numbers(value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"^as_scalar: value must be a number, got {re.escape(repr(value))}\. Pass a fl"):
+    with pytest.raises(
+        TypeError, match=rf"^as_scalar: value must be a number, got {re.escape(repr(value))}\. Pass a fl"
+    ):
         as_scalar(value)
-    with pytest.raises(TypeError, match=rf"^schedule: the value must be a number, got {re.escape(repr(value))} of <lam"):
+    with pytest.raises(
+        TypeError, match=rf"^schedule: the value must be a number, got {re.escape(repr(value))} of <lam"
+    ):
         scheduled(lambda count: value, mx.array(0), mx.array(1.0))
 
 

@@ -311,9 +311,13 @@ def test_what_is_no_array_is_an_error_that_names_its_path(leaf: Any) -> None:
         "grads.b": lambda: mo.compile_update(tx)({**start(), "b": leaf}, tx.init(start()), start()),
         "params.b": lambda: mo.compile_update(tx)(start(), tx.init(start()), {**start(), "b": leaf}),
     }.items():
-        with pytest.raises(ValueError, match=f"compile_update: at '{place}': every leaf must be an .*, got a {kind}\\. W"):
+        with pytest.raises(
+            ValueError, match=f"compile_update: at '{place}': every leaf must be an .*, got a {kind}\\. W"
+        ):
             call()
-    with pytest.raises(ValueError, match=f"compile_step: at 'batch\\.1': every leaf must be an .*, got a {kind}\\. Wrap"):
+    with pytest.raises(
+        ValueError, match=f"compile_step: at 'batch\\.1': every leaf must be an .*, got a {kind}\\. Wrap"
+    ):
         mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, leaf)
 
 

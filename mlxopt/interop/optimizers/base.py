@@ -143,8 +143,8 @@ class Optimizer:
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         if callable(learning_rate):
             raise TypeError(
-                f"{self._name}: learning_rate must be set to a number, got {learning_rate!r}. For a schedule build a new "
-                "optimizer with it, and assign the old state: new.state = old.state."
+                f"{self._name}: learning_rate must be set to a number, got {learning_rate!r}. For a schedule build a "
+                "new optimizer with it, and assign the old state: new.state = old.state."
             )
         self.state["learning_rate"] = as_scalar(learning_rate)
 
