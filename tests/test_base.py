@@ -2,6 +2,7 @@ import copy
 import inspect
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -263,6 +264,15 @@ def test_a_numpy_array_is_an_error_with_the_path() -> None:
     numpy = pytest.importorskip("numpy")
     with pytest.raises(TreeError, match=r"scale: at 'w': every leaf must be an mx\.array, got array\(\[1\., 2\.\]\)"):
         scale(1.0).update({"w": numpy.array([1.0, 2.0])}, EmptyState())
+
+
+@pytest.mark.parametrize("call", ["init", "update"])
+def test_a_container_that_would_not_keep_its_type_is_an_error(call: str) -> None:
+    tx, derived = mlxopt.adam(0.1), {"layers": OrderedDict(GRADS)}
+    with pytest.raises(
+        TreeError, match=r"adam: .*at 'layers': containers must be dicts, .* got a OrderedDict\. Pass dict"
+    ):
+        tx.init(derived) if call == "init" else tx.update(derived, tx.init({"layers": GRADS}))
 
 
 def test_a_module_for_parameters_is_an_error_with_advice() -> None:

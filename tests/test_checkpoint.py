@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,6 +307,7 @@ def test_not_strict_is_silent_where_everything_matches(file: Path) -> None:
         ({"a": {"\ud800": mx.array(1)}}, r"a name must be text that UTF-8 can spell, got 'a\.\\ud800'\. Rename a key"),
         ({"a": 10**4300}, r"at 'a': a Python int must have at most 4300 digits, got 14285 bits\. Save it in parts"),
         ({"a": -(10**5000)}, r"at 'a': a Python int must have at most 4300 digits, got 16610 bits"),
+        ({"a": [OrderedDict(b=1)]}, r"at 'a\.0': containers must be dicts, .* got a OrderedDict\. Pass dict\("),
         ({"model": [nn.Linear(1, 1)]}, r"at 'model\.0': got the module Linear.* Pass model\.parameters"),
         (nn.Linear(1, 1), r"at the top of the tree: got the module Linear"),
     ],

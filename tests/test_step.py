@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -319,6 +320,15 @@ def test_what_is_no_array_is_an_error_that_names_its_path(leaf: Any) -> None:
         ValueError, match=f"compile_step: at 'batch\\.1': every leaf must be an .*, got a {kind}\\. Wrap"
     ):
         mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, leaf)
+
+
+def test_a_container_that_would_not_keep_its_type_is_an_error() -> None:
+    tx = mo.sgd(0.1)
+    message = r"containers must be dicts, .* got a OrderedDict\. Pass dict\(\.\.\.\) of it"
+    with pytest.raises(ValueError, match=rf"^compile_update: at 'params': {message}"):
+        mo.compile_update(tx)(start(), tx.init(start()), OrderedDict(start()))
+    with pytest.raises(ValueError, match=rf"^compile_step: at 'batch\.0\.x': {message}"):
+        mo.compile_step(loss_fn, tx)(start(), tx.init(start()), {"x": OrderedDict(X=X)}, Y)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxopt import tree
-from mlxopt.tree.structure import children, is_container, kind, walk
+from mlxopt.tree.structure import children, is_container, kind, require_plain, walk
 
 DTYPES = {
     "BOOL": mx.bool_,
@@ -72,6 +72,7 @@ def _form(node: Any) -> str:
             raise tree.TreeError(f"MLX cannot read {node.dtype} from a file. Cast it, to float32 for example")
         return _form_of_array(node.dtype, node.shape)
     if tree.is_hole(node) or is_container(node):
+        require_plain(node)
         return kind(node)
     if type(node) is int and abs(node) >= BEYOND_TEXT:
         raise tree.TreeError(

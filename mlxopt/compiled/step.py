@@ -12,6 +12,7 @@ from mlxopt.compiled.program import TracedProgram
 from mlxopt.compiled.streams import LARGE, clear_at_the_end_of_this_thread, stream_below, streams_by_path
 from mlxopt.tracing import tracing
 from mlxopt.tree.forms import widened
+from mlxopt.tree.structure import require_plain
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
@@ -154,14 +155,15 @@ def _compile(where: str, names: tuple[str, ...], program: Callable[..., Any]) ->
 
 
 def _require_known_leaves(where: str, arguments: Mapping[str, Any]) -> None:
+    def require(leaf: Any) -> None:
+        if not isinstance(leaf, (mx.array, bool, int, float, str)):
+            raise tree.TreeError(
+                f"every leaf must be an mx.array or a Python number, got a {type(leaf).__name__}. "
+                "Wrap it in mx.array, or close over it"
+            )
+
     with tree.naming(where):
-        for path, leaf in tree.items(arguments):
-            if not isinstance(leaf, (mx.array, bool, int, float, str)):
-                raise tree.TreeError(
-                    f"every leaf must be an mx.array or a Python number, got a {type(leaf).__name__}. "
-                    "Wrap it in mx.array, or close over it",
-                    (path,),
-                )
+        tree.map(require, arguments)
 
 
 def _random_key() -> mx.array:
@@ -172,6 +174,7 @@ def _random_key() -> mx.array:
 
 def _layout(node: Any) -> str:
     """Spell the containers of a tree with the keys that are no text, a dot for an array, and the types of the rest."""
+    require_plain(node)
     if isinstance(node, dict):
         parts, opening = list(node.values()), "{"
         if not {*map(type, node)} <= _TEXT:
