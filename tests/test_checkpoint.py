@@ -673,7 +673,7 @@ CONTRADICTIONS: dict[str, Callable[[Any], Any]] = {
     "overlapping offsets": lambda h: h.arrays["h"].update(data_offsets=[10, 12]),
     "offsets that leave a gap": lambda h: (
         h.arrays["h"].update(data_offsets=[14, 16]),
-        setattr(h, "data", h.data + b"00"),
+        h.__setattr__("data", h.data + b"00"),
     ),
     "offsets the wrong way round": lambda h: h.arrays["w"].update(data_offsets=[12, 0]),
     "offsets that are floats": lambda h: h.arrays["w"].update(data_offsets=[0.0, 12.0]),

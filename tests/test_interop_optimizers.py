@@ -776,7 +776,7 @@ def test_a_schedule_cannot_be_set_as_learning_rate() -> None:
     with pytest.raises(
         TypeError, match=r"Adam: learning_rate must be set to a number, got cosine_decay\(.* new\.state ="
     ):
-        optimizer.learning_rate = schedule
+        optimizer.learning_rate = schedule  # type: ignore[assignment]
     new = ours.Adam(schedule)
     new.state = optimizer.state
     new.apply_gradients(problem(2), problem(0))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -308,10 +309,11 @@ def test_a_schedule_that_decides_in_python_is_an_error_that_says_how_to_write_it
 def test_what_is_no_array_is_an_error_that_names_its_path(leaf: Any) -> None:
     tx = mo.sgd(0.1)
     kind = type(leaf).__name__
-    for place, call in {
+    calls: dict[str, Callable[[], Any]] = {
         "grads.b": lambda: mo.compile_update(tx)({**start(), "b": leaf}, tx.init(start()), start()),
         "params.b": lambda: mo.compile_update(tx)(start(), tx.init(start()), {**start(), "b": leaf}),
-    }.items():
+    }
+    for place, call in calls.items():
         with pytest.raises(
             ValueError, match=f"compile_update: at '{place}': every leaf must be an .*, got a {kind}\\. W"
         ):

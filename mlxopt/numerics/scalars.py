@@ -74,7 +74,7 @@ def value_at(schedule: Callable[[Any], Any], count: mx.array) -> mx.array:
         array(0.25, dtype=float32)
     """
     try:
-        value = inside(schedule)(count)
+        value: float | mx.array = inside(schedule)(count)
     except ValueError as error:
         if "Attempting to eval" not in str(error):
             raise
