@@ -93,7 +93,7 @@ def _numbers_among(factory: Callable[..., Any]) -> dict[str, bool]:
     """The parameters that may stand for a number, and whether their annotation says so."""
     try:
         hints = typing.get_type_hints(inspect.unwrap(factory))
-    except NameError:  # an annotation that is text and names something local
+    except (NameError, TypeError):  # an annotation that is text and names something local; a functools.partial
         hints = {}
     names = inspect.signature(factory).parameters
     return {name: name in hints for name in names if name not in hints or _admits_float(hints[name])}
