@@ -12,7 +12,7 @@ from mlxopt.compiled.program import TracedProgram
 from mlxopt.compiled.streams import LARGE, clear_at_the_end_of_this_thread, stream_below, streams_by_path
 from mlxopt.tracing import tracing
 from mlxopt.tree.forms import widened
-from mlxopt.tree.structure import require_plain
+from mlxopt.tree.structure import is_container, require_plain
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
@@ -174,15 +174,16 @@ def _random_key() -> mx.array:
 
 def _layout(node: Any) -> str:
     """Spell the containers of a tree with the keys that are no text, a dot for an array, and the types of the rest."""
-    require_plain(node)
-    if isinstance(node, dict):
-        parts, opening = list(node.values()), "{"
-        if not {*map(type, node)} <= _TEXT:
+    kind = type(node)
+    if kind is dict:
+        parts, opening = node.values(), "{"
+        if not _TEXT.issuperset(map(type, node)):
             opening += ",".join([f"{_spelled(type(key))} {key!r}" for key in node])
-    elif isinstance(node, (list, tuple)):
-        parts, opening = list(node), "[" if type(node) is list else f"{_spelled(type(node))}("
+    elif is_container(node):
+        require_plain(node)
+        parts, opening = node, "[" if kind is list else f"{_spelled(kind)}("
     else:
-        return "." if type(node) is mx.array else f"<{_spelled(type(node))}>"
+        return "." if kind is mx.array else f"<{_spelled(kind)}>"
     return opening + "".join(["." if type(part) is mx.array else _layout(part) for part in parts]) + ")"
 
 
