@@ -151,8 +151,9 @@ class GradientTransformation:
             params: Tree of parameters.
             extra: Extra arguments, by name.
         """
-        with tree.naming(self.name), _entering() as outermost:
-            self._require_call(state, params, extra, outermost)
+        with tree.naming(self.name), _entering(self.name) as outer:
+            outermost = outer is None
+            self._require_call(state, params, extra, outer)
             used = {name: value for name, value in extra.items() if self._any_extras or name in self.extras}
             if outermost and params is not None:
                 with tree.naming(f"{self.name}: updates do not fit params"):
@@ -181,36 +182,38 @@ class GradientTransformation:
     def __repr__(self) -> str:
         return self._spell()
 
-    def _require_call(self, state: State, params: Params | None, extra: Mapping[str, Any], outermost: bool) -> None:
-        if outermost and not self._any_extras:
+    def _require_call(self, state: State, params: Params | None, extra: Mapping[str, Any], outer: str | None) -> None:
+        if outer is None and not self._any_extras:
             for name in sorted(extra.keys() - self.extras - COMMON_EXTRAS):
                 nearest = difflib.get_close_matches(name, self.extras | COMMON_EXTRAS, n=1)
                 advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
                 raise TypeError(f"{self.name}: update has no use for the extra argument '{name}'. {advice}")
+        where = self.name if outer in (None, self.name) else f"{outer}: {self.name}"
         for name in sorted(self._needs.required - extra.keys()):
             raise TypeError(
-                f"{self.name}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
+                f"{where}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
             )
         if self._needs.params and params is None:
-            raise ValueError(f"{self.name}: update needs params, got None. Call update(updates, state, params).")
+            raise ValueError(f"{where}: update needs params, got None. Call update(updates, state, params).")
         if self._needs.state is not None and not isinstance(state, self._needs.state):
             raise TypeError(
-                f"{self.name}: state must be a {self._needs.state.__name__}, got {type(state).__name__}. "
+                f"{where}: state must be a {self._needs.state.__name__}, got {type(state).__name__}. "
                 "Pass the state that this transformation's init or last update returned."
             )
 
 
-_nested: ContextVar[bool] = ContextVar("nested", default=False)
+_outermost: ContextVar[str | None] = ContextVar("outermost", default=None)
 
 
 @contextlib.contextmanager
-def _entering() -> Iterator[bool]:
-    """Say whether this call is the outermost one, which alone compares what came in with what goes out."""
-    token = _nested.set(True)
+def _entering(name: str) -> Iterator[str | None]:
+    """Name the outermost call around this one; the outermost alone compares what came in with what goes out."""
+    outer = _outermost.get()
+    token = _outermost.set(outer or name)
     try:
-        yield token.old_value is not True
+        yield outer
     finally:
-        _nested.reset(token)
+        _outermost.reset(token)
 
 
 def require_transformation(where: str, tx: Any) -> None:

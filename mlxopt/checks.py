@@ -14,7 +14,7 @@ def number(
 ) -> None:
     """Require each named number to be finite and inside ``[low, high]`` (``[low, high)`` if ``open_high``).
 
-    It may be an array of one element; its value is checked unless a program is being traced, when it is not known.
+    It may be a 0-d array; its value is checked unless a program is being traced, when it is not known.
     """
     bounds = f"[{low:g}, {high:g}{')' if open_high else ']'}"
     for name, given in named.items():
@@ -30,8 +30,8 @@ def number(
 def _value(where: str, name: str, given: Any) -> float | None:
     """The number that an argument is, or None where a tracer hides it."""
     if isinstance(given, mx.array):
-        if given.size != 1:
-            raise ValueError(f"{where}: {name} must be a single number, got shape {given.shape}. Pass one number.")
+        if given.ndim:
+            raise ValueError(f"{where}: {name} must be a single number, got shape {given.shape}. Pass a 0-d array.")
         try:
             return float(given)
         except (ValueError, RuntimeError):

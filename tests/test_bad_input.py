@@ -94,6 +94,17 @@ def test_a_bad_hyperparameter_is_an_error_that_names_argument_and_value(
         build(factory, **{**TAKEN_WITH.get(factory, {}), argument: value})
 
 
+NUMBERS = [(name, argument) for name, entry in FACTORIES.items() for argument in takes_numbers(entry)]
+
+
+@pytest.mark.parametrize(("factory", "argument"), NUMBERS)
+def test_a_hyperparameter_that_is_an_array_has_no_axes(factory: str, argument: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^\w+: {argument} must be a single number, got shape \(1,\)\. Pass a 0-d arr"
+    ):
+        build(factory, **{**TAKEN_WITH.get(factory, {}), argument: mx.array([0.5])})
+
+
 def test_every_kind_is_that_of_an_argument() -> None:
     taken = {argument for _, argument, _ in BAD_VALUES}
     assert KIND_OF.keys() <= taken

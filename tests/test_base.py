@@ -2,6 +2,7 @@ import copy
 import inspect
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -204,10 +205,16 @@ def test_each_transformation_of_a_chain_gets_only_its_own_extras() -> None:
 
 
 @pytest.mark.parametrize(
-    "tx", [add_decayed_weights(0.1), chain(clip(1.0), add_decayed_weights(0.1)), mlxopt.adamw(0.1)]
+    ("tx", "outer"),
+    [
+        (add_decayed_weights(0.1), ""),
+        (chain(clip(1.0), add_decayed_weights(0.1)), "chain: "),
+        (mlxopt.adamw(0.1), "adamw: "),
+        (mlxopt.inject_hyperparams(mlxopt.adamw)(0.1), "adamw: "),
+    ],
 )
-def test_params_that_are_needed_and_missing_are_an_error(tx: GradientTransformation) -> None:
-    with pytest.raises(ValueError, match="add_decayed_weights: update needs params, got None"):
+def test_params_that_are_needed_and_missing_are_an_error(tx: GradientTransformation, outer: str) -> None:
+    with pytest.raises(ValueError, match=f"^{outer}add_decayed_weights: update needs params, got None"):
         tx.update(GRADS, tx.init(GRADS))
 
 
@@ -257,6 +264,15 @@ def test_a_numpy_array_is_an_error_with_the_path() -> None:
     numpy = pytest.importorskip("numpy")
     with pytest.raises(TreeError, match=r"scale: at 'w': every leaf must be an mx\.array, got array\(\[1\., 2\.\]\)"):
         scale(1.0).update({"w": numpy.array([1.0, 2.0])}, EmptyState())
+
+
+@pytest.mark.parametrize("call", ["init", "update"])
+def test_a_container_that_would_not_keep_its_type_is_an_error(call: str) -> None:
+    tx, derived = mlxopt.adam(0.1), {"layers": OrderedDict(GRADS)}
+    with pytest.raises(
+        TreeError, match=r"adam: .*at 'layers': containers must be dicts, .* got a OrderedDict\. Pass dict"
+    ):
+        tx.init(derived) if call == "init" else tx.update(derived, tx.init({"layers": GRADS}))
 
 
 def test_a_module_for_parameters_is_an_error_with_advice() -> None:

@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +114,9 @@ def test_trees_without_arrays(file: Path, empty: Any) -> None:
     assert mx.load(str(file)) == {}
 
 
-@pytest.mark.parametrize("number", [0, -7, 2**70, 0.1, -0.0, 5e-324, math.inf, -math.inf, math.nan, True, False])
+@pytest.mark.parametrize(
+    "number", [0, -7, 2**70, 1 - 10**4300, 0.1, -0.0, 5e-324, math.inf, -math.inf, math.nan, True, False]
+)
 def test_python_numbers_are_exact(file: Path, number: bool | int | float) -> None:
     checkpoint.save(file, {"step": number})
     loaded = checkpoint.load(file, {"step": type(number)(1)})
@@ -204,7 +208,10 @@ def test_metadata_comes_back_equal(file: Path) -> None:
     assert found.structure["step"] == "a Python int"
 
 
-@pytest.mark.parametrize("metadata", [{1: "a"}, {"a": (1,)}, {"a": math.nan}, {"a": mx.array(1.0)}, {"a": {1}}, 3, "a"])
+@pytest.mark.parametrize(
+    "metadata",
+    [{1: "a"}, {"a": (1,)}, {"a": math.nan}, {"a": mx.array(1.0)}, {"a": {1}}, 3, "a", {"\ud800": 1}, {"a": 10**5000}],
+)
 def test_metadata_that_json_would_change_is_refused(file: Path, metadata: Any) -> None:
     with pytest.raises(
         ValueError, match=r"checkpoint\.save: metadata must be a dict that JSON brings back equal, got "
@@ -299,6 +306,10 @@ def test_not_strict_is_silent_where_everything_matches(file: Path) -> None:
         ({0: mx.array(1), "0": mx.array(2)}, r"at '0': this name stands for two places"),
         ({"": mx.array(1)}, r"this name stands for two places"),
         ({"__metadata__": mx.array(1)}, r"at '__metadata__': this name has a meaning of its own"),
+        ({"a": {"\ud800": mx.array(1)}}, r"a name must be text that UTF-8 can spell, got 'a\.\\ud800'\. Rename a key"),
+        ({"a": 10**4300}, r"at 'a': a Python int must have at most 4300 digits, got 14285 bits\. Save it in parts"),
+        ({"a": -(10**5000)}, r"at 'a': a Python int must have at most 4300 digits, got 16610 bits"),
+        ({"a": [OrderedDict(b=1)]}, r"at 'a\.0': containers must be dicts, .* got a OrderedDict\. Pass dict\("),
         ({"model": [nn.Linear(1, 1)]}, r"at 'model\.0': got the module Linear.* Pass model\.parameters"),
         (nn.Linear(1, 1), r"at the top of the tree: got the module Linear"),
     ],
@@ -330,6 +341,26 @@ def test_the_path_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     checkpoint.save(tmp_path / name, sample())
     assert os.listdir(tmp_path) == [name]
     assert bits(checkpoint.load(tmp_path / name, sample())) == bits(sample())
+
+
+@pytest.mark.parametrize("name", ["a" * 238, "a" * 239, "a" * 245, "a" * 255, "ü" * 119, "ü" * 127, "a" + "水" * 84])
+def test_the_longest_names_are_as_good_as_others(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    leftover, descriptor = files._new_draft(str(tmp_path), name)
+    os.close(descriptor)
+    checkpoint.save(file, {"step": 1})
+    checkpoint.save(file, {"step": 2})
+    assert checkpoint.load(file, {"step": 0}) == {"step": 2}
+    assert not os.path.exists(leftover)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        OSError, match=r"checkpoint\.save: '.*' must be writable, got: File name too long\. It is as it was"
+    ):
+        checkpoint.save(tmp_path / ("a" * 256), {})
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -610,6 +641,83 @@ def test_damage_is_told_apart(file: Path) -> None:
         for read in (checkpoint.contents, lambda path: checkpoint.differences(path, {})):
             with pytest.raises(CheckpointError, match=message):
                 read(file)
+
+
+class Header:
+    """The header of a file, to be changed and put back under a checksum that holds."""
+
+    def __init__(self, data: bytes) -> None:
+        length = int.from_bytes(data[:8], "little")
+        self.arrays = json.loads(data[8 : 8 + length])
+        self.marks = self.arrays.pop("__metadata__")
+        self.data = data[8 + length :]
+        for name in ("structure", "numbers", "metadata", "checksums"):
+            setattr(self, name, json.loads(self.marks[name]))
+
+    def encoded(self) -> bytes:
+        for name in ("structure", "numbers", "metadata", "checksums"):
+            self.marks[name] = json.dumps(getattr(self, name))
+        text = json.dumps({"__metadata__": {**self.marks, "checksum": "0" * 8}, **self.arrays}).encode()
+        text = text.replace(b'"00000000"', b'"%08x"' % zlib.crc32(text), 1)
+        return len(text).to_bytes(8, "little") + text + self.data
+
+
+CONTRADICTIONS: dict[str, Callable[[Any], Any]] = {
+    "another shape": lambda h: h.arrays["w"].update(shape=[3, 1]),
+    "a shape of more": lambda h: h.arrays["w"].update(shape=[4]),
+    "another shape on both sides": lambda h: (h.arrays["w"].update(shape=[4]), h.structure.update(w="float32 (4,)")),
+    "another shape in the structure": lambda h: h.structure.update(w="float32 (4,)"),
+    "another dtype": lambda h: h.arrays["w"].update(dtype="I32"),
+    "a dtype of another size": lambda h: (h.arrays["h"].update(dtype="F32"), h.structure.update(h="float32 (1,)")),
+    "an unknown dtype": lambda h: h.arrays["w"].update(dtype="F128"),
+    "a negative shape": lambda h: (h.arrays["w"].update(shape=[-3]), h.structure.update(w="float32 (-3,)")),
+    "a shape that is no list": lambda h: h.arrays["w"].update(shape=3),
+    "overlapping offsets": lambda h: h.arrays["h"].update(data_offsets=[10, 12]),
+    "offsets that leave a gap": lambda h: (
+        h.arrays["h"].update(data_offsets=[14, 16]),
+        h.__setattr__("data", h.data + b"00"),
+    ),
+    "offsets the wrong way round": lambda h: h.arrays["w"].update(data_offsets=[12, 0]),
+    "offsets that are floats": lambda h: h.arrays["w"].update(data_offsets=[0.0, 12.0]),
+    "one offset": lambda h: h.arrays["w"].update(data_offsets=[0]),
+    "no offsets": lambda h: h.arrays["w"].pop("data_offsets"),
+    "no array": lambda h: h.arrays.pop("h"),
+    "an array too many": lambda h: h.arrays.update(x={"dtype": "F32", "shape": [0], "data_offsets": [14, 14]}),
+    "a missing number": lambda h: h.numbers.pop("step"),
+    "a number too many": lambda h: h.numbers.update(more=1),
+    "a number of another type": lambda h: h.numbers.update(step=True),
+    "a number that is text": lambda h: h.numbers.update(step="5"),
+    "a number that is text on both sides": lambda h: (
+        h.numbers.update(step="5"),
+        h.structure.update(step="a Python str"),
+    ),
+    "a number that is an array too": lambda h: h.numbers.update(w=1),
+    "a leaf that is nowhere": lambda h: h.structure.update(x="int32 ()"),
+    "a leaf that is not in the structure": lambda h: h.structure.pop("w"),
+    "a form that is no text": lambda h: h.structure.update(w=3),
+    "a missing checksum": lambda h: h.checksums.pop("w"),
+    "metadata that are no dict": lambda h: setattr(h, "metadata", 3),
+    "numbers that are no dict": lambda h: setattr(h, "numbers", [5]),
+    "a structure that is no dict": lambda h: setattr(h, "structure", None),
+    "checksums that are no dict": lambda h: setattr(h, "checksums", 1),
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS)
+def test_a_header_that_contradicts_itself_is_refused(file: Path, change: str) -> None:
+    header = Header(small_file(file))
+    file.write_bytes(header.encoded())
+    assert bits(checkpoint.load(file, like_small()))
+    CONTRADICTIONS[change](header)
+    require_refusal(file, header.encoded())
+    likes = [like_small(), {**like_small(), "w": mx.zeros((4,))}, {"h": mx.zeros((1,))}, {**like_small(), "step": True}]
+    for like in likes:
+        with pytest.raises(CheckpointError, match="got one with a damaged header"):
+            checkpoint.load(file, like, strict=False)
+        with pytest.raises(CheckpointError, match="got one with a damaged header"):
+            checkpoint.differences(file, like)
+    with pytest.raises(CheckpointError, match="got one with a damaged header"):
+        checkpoint.contents(file)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"step,loss\n" * 100, pickle.dumps({"w": 1}), b"\0" * 100, b"PK" * 9999])

@@ -742,3 +742,42 @@ def test_clip_grad_norm_keeps_dtypes_and_sums_in_float32() -> None:
     assert ours.clip_grad_norm({}, 1.0)[1] == 0.0
     with pytest.raises(ValueError, match="clip_grad_norm: max_norm must be in"):
         ours.clip_grad_norm(grads, -1.0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["Adam", "MultiOptimizer"])
+def test_the_step_may_be_set_to_a_python_number(name: str, compiled: bool) -> None:
+    def run(module: Any, step: Any) -> Any:
+        single = module.Adam(lambda count: 0.1 / (1 + count), bias_correction=True)
+        optimizer = module.MultiOptimizer([single, module.SGD(0.1)], [lambda *_: True]) if name != "Adam" else single
+        params = problem(0)
+        optimizer.init(params)
+        (single.state if name != "Adam" else optimizer.state)["step"] = step
+
+        def update(grads: Any, params: Any) -> Any:
+            return optimizer.apply_gradients(grads, params)
+
+        if compiled:
+            update = mx.compile(update, inputs=optimizer.state, outputs=optimizer.state)
+        for seed in range(3):
+            params = update(problem(seed), params)
+        return params, single.state["step"]
+
+    params, step = run(ours, 100)
+    assert step.item() == 103
+    assert tree.allclose(params, run(ours, mx.array(100, mx.uint64))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_schedule_cannot_be_set_as_learning_rate() -> None:
+    optimizer = ours.Adam(0.1)
+    optimizer.apply_gradients(problem(1), problem(0))
+    schedule = ours.cosine_decay(0.1, 10)
+    with pytest.raises(
+        TypeError, match=r"Adam: learning_rate must be set to a number, got cosine_decay\(.* new\.state ="
+    ):
+        optimizer.learning_rate = schedule  # type: ignore[assignment]
+    new = ours.Adam(schedule)
+    new.state = optimizer.state
+    new.apply_gradients(problem(2), problem(0))
+    assert new.step.item() == 2
+    assert mx.allclose(new.learning_rate, schedule(1))

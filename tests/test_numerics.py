@@ -1,4 +1,5 @@
 import math
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -63,14 +64,14 @@ def test_a_new_count_is_an_int32_zero() -> None:
 # scalars of a step
 
 
-@pytest.mark.parametrize("value", [0.5, 1, True, mx.array(0.5), mx.array([2]), mx.array([[1.5]], mx.bfloat16)])
+@pytest.mark.parametrize("value", [0.5, 1, True, mx.array(0.5), mx.array(2), mx.array(1.5, mx.bfloat16)])
 def test_as_scalar_makes_a_float32_of_no_dimensions(value: Any) -> None:
     scalar = as_scalar(value)
     assert (scalar.dtype, scalar.shape) == (mx.float32, ())
     assert number(scalar) == float(number(value) if isinstance(value, mx.array) else value)
 
 
-@pytest.mark.parametrize("shape", [(2,), (0,), (2, 1)])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (2,), (0,), (2, 1)])
 def test_as_scalar_wants_one_number(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"as_scalar: value must be a single number, got shape \("):
         as_scalar(mx.zeros(shape))
@@ -94,6 +95,18 @@ def test_scheduled_takes_the_held_value_of_a_constant() -> None:
 def test_scheduled_wants_a_schedule_of_single_numbers() -> None:
     with pytest.raises(ValueError, match=r"value must be a single number, got shape \(2,\)"):
         scheduled(lambda count: mx.array([1.0, 2.0]), mx.array(0), mx.array(1.0))
+
+
+@pytest.mark.parametrize("value", [None, "0.1", [0.1], 1j])
+def test_scalars_and_schedules_are_numbers(value: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^as_scalar: value must be a number, got {re.escape(repr(value))}\. Pass a fl"
+    ):
+        as_scalar(value)
+    with pytest.raises(
+        TypeError, match=rf"^schedule: the value must be a number, got {re.escape(repr(value))} of <lam"
+    ):
+        scheduled(lambda count: value, mx.array(0), mx.array(1.0))
 
 
 def test_only_a_number_is_known_to_be_zero() -> None:

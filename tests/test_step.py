@@ -1,6 +1,10 @@
 """The compiled step: one program, one trace, right with everything that changes from call to call."""
 
+import subprocess
+import sys
 import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -292,6 +296,74 @@ def test_trees_that_only_differ_in_their_containers_are_different_programs() -> 
         assert tree.paths(new) == tree.paths(pair)
 
 
+@pytest.mark.parametrize("rule", [lambda count: 0.1 if count < 10 else 0.01, lambda count: 0.1 * int(count)])
+def test_a_schedule_that_decides_in_python_is_an_error_that_says_how_to_write_it(rule: Any) -> None:
+    for schedule, name in ((rule, "<lambda>"), (mo.with_warmup(rule, 5), r"with_warmup\(<lambda>, 5\)")):
+        message = rf"schedule: the count must not be used .*, got {name}\. Use mx\.where\(count < n, a, b\) or join_sch"
+        tx = mo.sgd(schedule)
+        with pytest.raises(ValueError, match=message):
+            mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, Y)
+        assert tree.get(tx.update(start(), tx.init(start()))[1], "count") == 1
+
+
+@pytest.mark.parametrize("leaf", [memoryview(b"12"), b"12", {1.0}, loss_fn])
+def test_what_is_no_array_is_an_error_that_names_its_path(leaf: Any) -> None:
+    tx = mo.sgd(0.1)
+    kind = type(leaf).__name__
+    calls: dict[str, Callable[[], Any]] = {
+        "grads.b": lambda: mo.compile_update(tx)({**start(), "b": leaf}, tx.init(start()), start()),
+        "params.b": lambda: mo.compile_update(tx)(start(), tx.init(start()), {**start(), "b": leaf}),
+    }
+    for place, call in calls.items():
+        with pytest.raises(
+            ValueError, match=f"compile_update: at '{place}': every leaf must be an .*, got a {kind}\\. W"
+        ):
+            call()
+    with pytest.raises(
+        ValueError, match=f"compile_step: at 'batch\\.1': every leaf must be an .*, got a {kind}\\. Wrap"
+    ):
+        mo.compile_step(loss_fn, tx)(start(), tx.init(start()), X, leaf)
+
+
+def test_a_container_that_would_not_keep_its_type_is_an_error() -> None:
+    tx = mo.sgd(0.1)
+    message = r"containers must be dicts, .* got a OrderedDict\. Pass dict\(\.\.\.\) of it"
+    with pytest.raises(ValueError, match=rf"^compile_update: at 'params': {message}"):
+        mo.compile_update(tx)(start(), tx.init(start()), OrderedDict(start()))
+    with pytest.raises(ValueError, match=rf"^compile_step: at 'batch\.0\.x': {message}"):
+        mo.compile_step(loss_fn, tx)(start(), tx.init(start()), {"x": OrderedDict(X=X)}, Y)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{-1: 10.0, -2: 20.0}, {-2: 20.0, -1: 10.0}, {-2: 10.0, -1: 20.0}],
+        [{0: 10.0}, {"": 10.0}, {0.0: 20.0}, {False: 10.0}],
+        [{(-1,): 10.0}, {(-2,): 20.0}],
+        [{"a": {-1: 10.0}}, {"a": {-2: 20.0}}],
+        [{"a": 10.0, -1: 20.0}, {"a": 10.0, -2: 20.0}],
+    ],
+)
+def test_keys_of_one_hash_are_different_programs(others: list[Any]) -> None:
+    """The cache key of mx.compile has only the hashes of keys."""
+    tx = mo.sgd(1.0)
+    step = mo.compile_update(tx)
+    for numbers in [*others, others[0]]:
+        params = tree.map(mx.array, numbers)
+        new, _ = step(tree.map(mx.ones_like, params), tx.init(params), params)
+        assert repr(new) == repr(tree.map(lambda p: p - 1.0, params))
+
+
+@pytest.mark.parametrize("numbers", [(0, 0.0, False), (1, 1.0, True), (True, 1, 1.0), ("", 0, None)])
+def test_numbers_of_one_value_and_other_types_are_different_programs(numbers: tuple[Any, ...]) -> None:
+    """The cache key of mx.compile leaves out of what type a number is."""
+    tx = mo.sgd(1.0)
+    step = mo.compile_step(lambda p, n: p["b"].sum() * (2.0 + [bool, int, float, str, type(None)].index(type(n))), tx)
+    for number in (*numbers, numbers[0]):
+        new, _, _ = step({"b": mx.array(0.0)}, tx.init({"b": mx.array(0.0)}), number)
+        assert new["b"].item() == -2.0 - [bool, int, float, str, type(None)].index(type(number))
+
+
 def test_a_foreign_state_inside_a_dict_is_an_error() -> None:
     adam, radam = (mo.named_chain(("x", tx)) for tx in (mo.scale_by_adam(), mo.scale_by_radam()))
     step = mo.compile_update(adam)
@@ -386,6 +458,32 @@ def test_every_thread_may_step() -> None:
         thread.join()
     run()
     assert results == [0.75] * 4
+
+
+STEPPING = """
+params, tx = {"w": mx.ones((3,))}, mo.sgd(0.1)
+step = mo.compile_step(lambda params: mx.sum(params["w"]) * mx.random.normal(()), tx)
+mx.eval(step(params, tx.init(params)))
+"""
+
+
+@pytest.mark.parametrize("body", [STEPPING, "mx.random.normal((3,))\nmx.clear_streams()"], ids=["step", "clear"])
+def test_a_process_that_stepped_in_a_thread_exits_cleanly(body: str) -> None:
+    """MLX asks for Python once more when a thread that touched its random state is gone, unless its streams are.
+
+    Without clear_streams the second script, which is all MLX's own, aborts in most runs.
+    """
+    script = f"""
+import threading
+import mlx.core as mx
+import mlxopt as mo
+thread = threading.Thread(target=exec, args=({body!r}, globals()))
+thread.start()
+thread.join()
+"""
+    for _ in range(8):
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_what_is_traced_inside_a_step_may_use_its_scalars() -> None:

@@ -1,5 +1,7 @@
+import builtins
 import math
 import re
+from collections import OrderedDict, defaultdict
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -227,6 +229,40 @@ def test_a_tree_error_is_a_value_error() -> None:
 def test_errors_that_are_no_value_errors_pass_unchanged() -> None:
     with pytest.raises(ZeroDivisionError, match="by zero"):
         tree.map(lambda x: 1 // x, {"a": 0})
+
+
+class Stack(list[Any]):
+    """A list by another name."""
+
+
+class Point(tuple[Any, ...]):
+    """A tuple by another name."""
+
+
+DERIVED = [
+    (OrderedDict(a=1), "OrderedDict", "dict"),
+    (defaultdict(int, a=1), "defaultdict", "dict"),
+    (Stack([1]), "Stack", "list"),
+    (Point((1,)), "Point", "tuple"),
+]
+
+
+@pytest.mark.parametrize(("derived", "name", "plain"), DERIVED)
+def test_a_container_that_would_not_keep_its_type_is_an_error_with_its_path(
+    derived: Any, name: str, plain: str
+) -> None:
+    message = rf"containers must be dicts, .*, got a {name}\. Pass {plain}\(\.\.\.\) of it\.$"
+    functions: list[Any] = [lambda node: tree.map(str, node), tree.leaves, lambda node: tree.get(node, "a")]
+    for function in [*functions, lambda node: tree.set(node, a=2)]:
+        with pytest.raises(TreeError, match=rf"^at the top of the tree: {message}"):
+            function(derived)
+    for function in functions:
+        with pytest.raises(TreeError, match=rf"^at 'x\.1': {message}"):
+            function({"x": [0, derived]})
+    like = [1] if plain == "list" else (1,) if plain == "tuple" else {"a": 1}
+    with pytest.raises(TreeError, match=rf"^at 'x': {message}"):
+        tree.map(lambda one, other: one, {"x": like}, {"x": derived})
+    assert type(tree.map(str, getattr(builtins, plain)(derived))) is getattr(builtins, plain)
 
 
 def test_a_module_is_an_error_with_advice() -> None:

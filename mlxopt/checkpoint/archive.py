@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.checkpoint import forms
 from mlxopt.checkpoint.files import replace_file
-from mlxopt.checkpoint.forms import CODES, DTYPES, described, listed
+from mlxopt.checkpoint.forms import CODES, DTYPES, described, listed, size_of_data
 
 Pathname = str | os.PathLike[str]
 
@@ -161,14 +161,21 @@ def contents(path: Pathname) -> Contents:
 def _jsonable(metadata: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain = dict(metadata)
-        if json.loads(json.dumps(plain)) == plain:
+        if json.loads(json.dumps(plain, ensure_ascii=False).encode()) == plain:
             return plain
     except (TypeError, ValueError, RecursionError):
         pass
     raise ValueError(
-        f"checkpoint.save: metadata must be a dict that JSON brings back equal, got {metadata!r}. Use strings as keys, "
-        "lists in place of tuples, and put arrays into the tree."
+        f"checkpoint.save: metadata must be a dict that JSON brings back equal, got {_shown(metadata)}. Use strings as "
+        "keys, lists in place of tuples, and put arrays into the tree."
     )
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, say
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def _header(marks: Mapping[str, Any], arrays: Mapping[str, mx.array]) -> bytes:
@@ -224,7 +231,9 @@ def _read_header(where: str, file: BinaryIO) -> _Header:
         structure, numbers, metadata, checksums = (
             json.loads(marks[name]) for name in ("structure", "numbers", "metadata", "checksums")
         )
-        whole = 8 + length + max((array["data_offsets"][1] for array in header.values()), default=0)
+        whole = 8 + length + size_of_data(structure, numbers, header)
+        if not isinstance(metadata, dict) or checksums.keys() != header.keys():
+            raise ValueError
     except CheckpointError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

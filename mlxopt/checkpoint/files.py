@@ -44,13 +44,21 @@ def replace_file(where: str, target: str, parts: Iterable[Any]) -> None:
 def _new_draft(folder: str, name: str) -> tuple[str, int]:
     """A file that is locked for as long as this process writes it, so that others do not take it for a leftover."""
     while True:
-        draft = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.saving")
+        draft = os.path.join(folder, f".{_stem(folder, name)}.{secrets.token_hex(4)}.saving")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks, where leftovers stay
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return draft, descriptor
         os.close(descriptor)
+
+
+def _stem(folder: str, name: str) -> str:
+    """As much of a name as leaves room for the rest of that of a draft."""
+    room = os.pathconf(folder or ".", "PC_NAME_MAX") - len("..01234567.saving")
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return name
 
 
 def _flush_folder(folder: str) -> None:
@@ -69,11 +77,11 @@ def _flush_folder(folder: str) -> None:
 
 def _remove_leftovers(folder: str, name: str) -> None:
     """Remove what killed processes left behind."""
-    entries = []
+    entries, stem = [], _stem(folder, name)
     with contextlib.suppress(OSError):  # a folder that may be written to, but not looked into
         entries = os.listdir(folder)
     for entry in entries:
-        if re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.saving", entry):
+        if re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.saving", entry):
             with contextlib.suppress(OSError), open(os.path.join(folder, entry), "ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(file.name)

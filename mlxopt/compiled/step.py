@@ -9,9 +9,10 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
 from mlxopt.compiled.program import TracedProgram
-from mlxopt.compiled.streams import LARGE, stream_below, streams_by_path
+from mlxopt.compiled.streams import LARGE, clear_at_the_end_of_this_thread, stream_below, streams_by_path
 from mlxopt.tracing import tracing
 from mlxopt.tree.forms import widened
+from mlxopt.tree.structure import is_container, require_plain
 from mlxopt.update import apply_updates
 
 Donate = bool | Literal["auto"]
@@ -44,7 +45,7 @@ def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Ca
     def program(grads: Updates, state: State, params: Params, extra: Mapping[str, Any]) -> tuple[Params, State]:
         return _advance(tx, grads, state, params, extra, donate)
 
-    compiled = _compile(program)
+    compiled = _compile("compile_update", ("grads", "state", "params", "extra"), program)
 
     def step(grads: Updates, state: State, params: Params, **extra: Any) -> tuple[Params, State]:
         advanced: tuple[Params, State] = compiled(grads, state, params, _as_arrays("compile_update", extra))
@@ -110,7 +111,7 @@ def compile_step(
         known = {"value": loss, "grad": grads, "value_fn": value_fn}
         return *_advance(tx, grads, state, params, {**known, **extra}, donate), loss, *aux
 
-    compiled = _compile(program)
+    compiled = _compile("compile_step", ("params", "state", "batch", "extra"), program)
 
     def step(params: Params, state: State, *batch: Any, **extra: Any) -> tuple[Any, ...]:
         advanced: tuple[Any, ...] = compiled(params, state, batch, _as_arrays("compile_step", extra))
@@ -123,11 +124,12 @@ def _kind(value: Any) -> str:
     return f"shape {value.shape}" if isinstance(value, mx.array) else f"a {type(value).__name__}"
 
 
-def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
+def _compile(where: str, names: tuple[str, ...], program: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of trees and of MLX's global random state.
 
-    The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists; the
-    layout, a constant to it, puts them in. And it leaves its placeholders in the random state if tracing fails, which
+    The key by which ``mx.compile`` finds a program again leaves out the types and lengths of tuples and lists, the
+    types of numbers, and of the keys of dicts all but their hashes, which integers share (-1 and -2); the layout, a
+    constant to it, puts them in. And ``mx.compile`` leaves its placeholders in the random state if tracing fails, which
     would break every later draw of the process.
     """
 
@@ -138,6 +140,7 @@ def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
     compiled = mx.compile(with_layout, inputs=mx.random.state, outputs=mx.random.state)
 
     def call(*trees: Any) -> Any:
+        clear_at_the_end_of_this_thread()
         key = _random_key()
         try:
             return compiled(_layout(trees), *trees)
@@ -145,9 +148,22 @@ def _compile(program: Callable[..., Any]) -> Callable[..., Any]:
             with contextlib.suppress(ValueError, RuntimeError):  # inside another trace, which restores its own
                 high, low = (int(part) for part in key)
                 mx.random.seed(high << 32 | low)
+            _require_known_leaves(where, dict(zip(names, trees, strict=True)))
             raise
 
     return call
+
+
+def _require_known_leaves(where: str, arguments: Mapping[str, Any]) -> None:
+    def require(leaf: Any) -> None:
+        if not isinstance(leaf, (mx.array, bool, int, float, str)):
+            raise tree.TreeError(
+                f"every leaf must be an mx.array or a Python number, got a {type(leaf).__name__}. "
+                "Wrap it in mx.array, or close over it"
+            )
+
+    with tree.naming(where):
+        tree.map(require, arguments)
 
 
 def _random_key() -> mx.array:
@@ -157,15 +173,26 @@ def _random_key() -> mx.array:
 
 
 def _layout(node: Any) -> str:
-    """Spell the containers of a tree, with a dot for everything else."""
-    if isinstance(node, dict):
-        parts, opening = list(node.values()), "{"
-    elif isinstance(node, (list, tuple)):
-        # Two types may share a name.
-        parts, opening = list(node), "[" if type(node) is list else f"{type(node).__name__}@{id(type(node))}("
+    """Spell the containers of a tree with the keys that are no text, a dot for an array, and the types of the rest."""
+    kind = type(node)
+    if kind is dict:
+        parts, opening = node.values(), "{"
+        if not _TEXT.issuperset(map(type, node)):
+            opening += ",".join([f"{_spelled(type(key))} {key!r}" for key in node])
+    elif is_container(node):
+        require_plain(node)
+        parts, opening = node, "[" if kind is list else f"{_spelled(kind)}("
     else:
-        return "."
+        return "." if kind is mx.array else f"<{_spelled(kind)}>"
     return opening + "".join(["." if type(part) is mx.array else _layout(part) for part in parts]) + ")"
+
+
+_TEXT = {str}
+
+
+def _spelled(kind: type) -> str:
+    """A type by more than its name, which two may share."""
+    return f"{kind.__name__}@{id(kind)}"
 
 
 def _advance(

@@ -1,7 +1,8 @@
-"""Sharing large leaves out over the streams of the CPU."""
+"""Sharing large leaves out over the streams of the CPU; what MLX keeps of a thread."""
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 
 import mlx.core as mx
@@ -23,6 +24,23 @@ def cpu_streams() -> list[mx.Stream]:
         _of_thread.streams = [mx.default_stream(mx.cpu), *more]
     streams: list[mx.Stream] = _of_thread.streams
     return streams
+
+
+class _Presence:
+    """Goes when its thread ends."""
+
+
+def clear_at_the_end_of_this_thread() -> None:
+    """Have MLX drop its streams and its random state of this thread while Python still runs in it.
+
+    MLX would do it later, when the thread can be joined already, and ask for Python again: if the process exits in that
+    moment, it aborts.
+    """
+    is_made_by_python = not isinstance(threading.current_thread(), threading._DummyThread)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_made_by_python and not is_main and not hasattr(_of_thread, "presence"):
+        _of_thread.presence = _Presence()
+        weakref.finalize(_of_thread.presence, mx.clear_streams).atexit = False
 
 
 def streams_by_path(params: Params) -> dict[str, mx.Stream]:

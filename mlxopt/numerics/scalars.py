@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import mlx.core as mx
 
 from mlxopt.numerics.number import Number
+from mlxopt.readable import literal
 from mlxopt.tracing import inside, number
 
 LARGEST_COUNT = 2**31 - 1
@@ -45,10 +46,12 @@ def as_scalar(value: float | mx.array) -> mx.array:
         >>> as_scalar(0.1)
         array(0.1, dtype=float32)
     """
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"as_scalar: value must be a number, got {value!r}. Pass a float or a 0-d array.")
     scalar = value if isinstance(value, mx.array) else mx.array(float(value))
-    if scalar.size != 1:
-        raise ValueError(f"as_scalar: value must be a single number, got shape {scalar.shape}. Pass one number.")
-    return scalar.astype(mx.float32).reshape(())
+    if scalar.ndim:
+        raise ValueError(f"as_scalar: value must be a single number, got shape {scalar.shape}. Pass a 0-d array.")
+    return scalar.astype(mx.float32)
 
 
 def scheduled(hyperparameter: float | mx.array | Callable[[Any], Any], count: mx.array, held: mx.array) -> mx.array:
@@ -60,7 +63,28 @@ def scheduled(hyperparameter: float | mx.array | Callable[[Any], Any], count: mx
         >>> scheduled(0.1, mx.array(3), mx.array(0.05))
         array(0.05, dtype=float32)
     """
-    return as_scalar(inside(hyperparameter)(count) if callable(hyperparameter) else held)
+    return value_at(hyperparameter, count) if callable(hyperparameter) else as_scalar(held)
+
+
+def value_at(schedule: Callable[[Any], Any], count: mx.array) -> mx.array:
+    """Ask a schedule of a user for its value at a count, which has no value itself while a program is traced.
+
+    Example:
+        >>> value_at(lambda count: 1.0 / (1 + count), mx.array(3))
+        array(0.25, dtype=float32)
+    """
+    try:
+        value: float | mx.array = inside(schedule)(count)
+    except ValueError as error:
+        if "Attempting to eval" not in str(error):
+            raise
+        raise ValueError(
+            "schedule: the count must not be used as a Python number or in a condition while a program is traced, got "
+            f"{literal(schedule)}. Use mx.where(count < n, a, b) or join_schedules([a, b], [n])."
+        ) from error
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"schedule: the value must be a number, got {value!r} of {literal(schedule)}. Return a float.")
+    return as_scalar(value)
 
 
 def is_zero(number: float | mx.array) -> bool:

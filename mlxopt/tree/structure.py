@@ -1,7 +1,8 @@
 """The recursion itself: strict maps that name the path where two trees differ.
 
-A tree is built from dicts, lists, tuples and NamedTuples; anything else is a leaf. ``None`` and ``MaskedNode()`` are
-holes: no leaf at all, and a hole fits only another hole.
+A tree is built from dicts, lists, tuples and NamedTuples; anything else is a leaf. An OrderedDict, or another type
+derived from these, is an error: MLX makes dicts of them. ``None`` and ``MaskedNode()`` are holes: no leaf at all, and a
+hole fits only another hole.
 """
 
 import contextlib
@@ -81,7 +82,7 @@ def kind(tree: Tree) -> str:
         return "None"
     if is_record(tree):
         return type(tree).__name__
-    for container in (dict, list, tuple):
+    for container in _PLAIN:
         if isinstance(tree, container):
             return f"a {container.__name__}"
     if isinstance(tree, mx.array):
@@ -89,18 +90,24 @@ def kind(tree: Tree) -> str:
     return f"a {type(tree).__name__}"
 
 
-def refuse_module(tree: Tree) -> None:
-    """Raise for an ``nn.Module``, which is a dict that holds frozen parameters too."""
+def require_plain(tree: Tree) -> None:
+    """Raise for an ``nn.Module``, a dict with frozen parameters too, and for what would come back as another type."""
+    if type(tree) in _PLAIN or is_record(tree) or not is_container(tree):
+        return
+    name = type(tree).__name__
     if hasattr(tree, "trainable_parameters"):
-        raise TreeError(
-            f"got the module {type(tree).__name__} where a tree of arrays is needed. Pass model.trainable_parameters()"
-        )
+        raise TreeError(f"got the module {name} where a tree of arrays is needed. Pass model.trainable_parameters()")
+    plain = next(container.__name__ for container in _PLAIN if isinstance(tree, container))
+    raise TreeError(f"containers must be dicts, lists, tuples or NamedTuples, got a {name}. Pass {plain}(...) of it")
+
+
+_PLAIN = (dict, list, tuple)
 
 
 def children(tree: Tree) -> list[tuple[Any, Tree]]:
     """The named parts of a container, in order."""
+    require_plain(tree)
     if isinstance(tree, dict):
-        refuse_module(tree)
         return list(tree.items())
     if is_record(tree):
         return list(zip(tree._fields, tree, strict=True))
@@ -117,7 +124,7 @@ def rebuild(like: Tree, parts: list[Tree]) -> Tree:
 
 def require_same_kind(tree: Tree, other: Tree) -> None:
     """Raise unless ``other`` is the same kind of container as ``tree``, with the same keys or length."""
-    refuse_module(other)
+    require_plain(other)
     if isinstance(tree, dict):
         if not isinstance(other, dict):
             raise TreeError(f"expected a dict, got {kind(other)}")
@@ -225,7 +232,11 @@ def walk(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Tree]]:
         return
     yield ".".join(keys), tree
     if is_container(tree):
-        for key, part in children(tree):
+        try:
+            parts = children(tree)
+        except TreeError as error:
+            raise TreeError(error.problem, keys) from None
+        for key, part in parts:
             yield from walk(part, (*keys, str(key)))
 
 

@@ -129,8 +129,7 @@ class Optimizer:
     @property
     def step(self) -> mx.array:
         """Updates made so far."""
-        step: mx.array = self.state["step"]
-        return step
+        return _as_array(self.state["step"]).astype(mx.uint64)
 
     @property
     def learning_rate(self) -> mx.array:
@@ -142,6 +141,11 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
+        if callable(learning_rate):
+            raise TypeError(
+                f"{self._name}: learning_rate must be set to a number, got {learning_rate!r}. For a schedule build a "
+                "new optimizer with it, and assign the old state: new.state = old.state."
+            )
         self.state["learning_rate"] = as_scalar(learning_rate)
 
     def _maybe_schedule(self, name: str, param: float | mx.array | Callable[[Any], Any]) -> None:
