@@ -210,7 +210,7 @@ def test_each_transformation_of_a_chain_gets_only_its_own_extras() -> None:
         (add_decayed_weights(0.1), ""),
         (chain(clip(1.0), add_decayed_weights(0.1)), "chain: "),
         (mlxopt.adamw(0.1), "adamw: "),
-        (mlxopt.inject_hyperparams(mlxopt.adamw)(0.1), "adamw: "),
+        (mlxopt.inject_hyperparams(mlxopt.adamw)(0.1), r"inject_hyperparams\(adamw\): "),
     ],
 )
 def test_params_that_are_needed_and_missing_are_an_error(tx: GradientTransformation, outer: str) -> None:

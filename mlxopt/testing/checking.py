@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import hypothesis
 import mlx.core as mx
 
 from mlxopt.base import GradientTransformation
 from mlxopt.readable import literal
 from mlxopt.testing import algebra, compiled, general, recipes
 from mlxopt.testing.problems import Extras, Problem, no_extras
-from mlxopt.testing.strategies import problems
 from mlxopt.testing.subjects import Subject
+
+try:
+    import hypothesis
+except ImportError as error:
+    raise ImportError("mlxopt.testing needs hypothesis, which is missing: pip install 'mlxopt[testing]'.") from error
+
+from mlxopt.testing.strategies import problems
 
 
 class LawBrokenError(AssertionError):

@@ -98,7 +98,7 @@ def _numbers(schedule: Callable[[Any], Any], kind: str, counts: Any) -> list[flo
     try:
         value = schedule(counts)
     except ValueError as error:
-        if "eval" not in str(error) and "truth" not in str(error):
+        if "eval" not in str(error) and "convert" not in str(error):
             raise
         raise LawBrokenError(
             f"the schedule breaks the law: it takes {kind}. It said: {error} A schedule must not branch in Python on "

@@ -4,19 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+from hypothesis import strategies as st
 
 from mlxopt import tree
 from mlxopt.schedules.combinators import with_warmup
 from mlxopt.schedules.curve import Curve
 from mlxopt.schedules.decay import constant_schedule, cosine_decay, linear_schedule
 from mlxopt.testing.problems import Layer, Problem, filled
-
-try:
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise ImportError(
-        "mlxopt.testing needs hypothesis, and it is not installed. pip install 'mlxopt[testing]'."
-    ) from error
 
 SHAPES = [(), (1,), (3,), (2, 3), (0,), (2, 0), (2, 1, 2)]
 FLOATS = [mx.float32, mx.bfloat16, mx.float16]
@@ -59,10 +53,8 @@ def gradients(draw: st.DrawFn, params: Any, dtype: mx.Dtype | None = None) -> An
         dtype: Dtype of all gradients; by default each has that of its parameter.
     """
     scale, seed = draw(st.sampled_from([1e-3, 1.0, 10.0])), draw(st.integers(0, 2**16))
-    return tree.map(
-        lambda leaf: (scale * leaf).astype(dtype or leaf.dtype),
-        tree.random_like(mx.random.key(seed), params, dtype=mx.float32),
-    )
+    normal = tree.random_like(mx.random.key(seed), params, dtype=mx.float32)
+    return tree.map(lambda leaf, drawn: (scale * drawn).astype(dtype or leaf.dtype), params, normal)
 
 
 def counts(horizon: int = 1000) -> st.SearchStrategy[int]:

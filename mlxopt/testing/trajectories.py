@@ -39,6 +39,8 @@ def save_trajectory(file: Pathname, params: Any, grads: list[Any], results: list
         raise ValueError(
             f"save_trajectory: there must be one result for each step, got {len(results)} for {len(grads)}. Add some."
         )
+    if not os.fspath(file).endswith(".safetensors"):
+        raise ValueError(f"save_trajectory: the name must end with .safetensors, got {os.fspath(file)!r}. Add it.")
     name = "after" if stores == "params" else "updates"
     arrays = {f"params.{path}": leaf for path, leaf in tree.items(params)}
     for step, (given, result) in enumerate(zip(grads, results, strict=True)):
@@ -66,7 +68,7 @@ def check_trajectory(tx: GradientTransformation, file: Pathname, *, rtol: float 
         >>> save_trajectory(file, {"w": mx.array(1.0)}, [{"w": mx.array(2.0)}], [{"w": mx.array(0.0)}])
         >>> check_trajectory(sgd(0.5), file)
     """
-    loaded: Any = mx.load(os.fspath(file))
+    loaded: Any = mx.load(os.fspath(file), format="safetensors")
     stored = {kind: _part(loaded, kind) for kind in ("params", "grads", "after", "updates")}
     if not stored["params"] or not stored["grads"] or bool(stored["after"]) == bool(stored["updates"]):
         raise ValueError(
