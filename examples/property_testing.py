@@ -3,7 +3,6 @@
 Runs as a script, and under pytest: ``pytest examples/property_testing.py``.
 """
 
-import math
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 import mlxopt as mo
 from mlxopt.schedules import Curve
+from mlxopt.testing import check_schedule
 
 Factory = Callable[[float, int, int], Curve]
 Property = Callable[[Curve, float, int, int, int], None]
@@ -44,8 +44,9 @@ def broken_slow_start(peak: float, warmup_steps: int, decay_steps: int) -> Curve
 # What must hold, for any peak, any lengths and any count
 
 
-def is_finite(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
-    assert math.isfinite(float(schedule(count)))
+def obeys_the_laws(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
+    """What every schedule should: the same eager, compiled and in an array, finite, and exact where pieces meet."""
+    check_schedule(schedule, horizon=20, boundaries={0: 0.0, warmup: peak, warmup + decay: 0.0})
 
 
 def stays_between_zero_and_peak(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
@@ -57,26 +58,10 @@ def falls_after_the_warmup(schedule: Curve, peak: float, warmup: int, decay: int
     assert float(schedule(warmup + count + 1)) <= float(schedule(warmup + count))
 
 
-def is_exact_where_the_pieces_meet(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
-    values = schedule(mx.array([0, warmup, warmup + decay, 2**31 - 1]))
-    assert values.tolist() == mx.array([0.0, peak, 0.0, 0.0]).tolist()
-
-
-def is_the_same_in_an_array(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
-    assert mx.array_equal(schedule(mx.array([[count, 0]]))[0, 0], schedule(count))
-
-
-def is_the_same_compiled(schedule: Curve, peak: float, warmup: int, decay: int, count: int) -> None:
-    assert mx.allclose(mx.compile(schedule)(mx.array(count)), schedule(count), rtol=1e-6)
-
-
 EXAMPLES = {
-    is_finite: 200,
+    obeys_the_laws: 6,  # every one is a program to compile
     stays_between_zero_and_peak: 200,
     falls_after_the_warmup: 200,
-    is_exact_where_the_pieces_meet: 200,
-    is_the_same_in_an_array: 200,
-    is_the_same_compiled: 6,  # every one is a program to compile
 }
 """How many settings each property is tried on."""
 

@@ -227,14 +227,12 @@ def test_property_testing_finds_the_mistake_and_nothing_else(example: Any, capsy
 def test_property_testing_reports_each_broken_property(example: Any) -> None:
     module = example("property_testing")
     broken = {
-        "is_finite": lambda count: mx.log(count.astype(mx.float32)),
+        "obeys_the_laws": lambda count: mx.log(count.astype(mx.float32)),
         "stays_between_zero_and_peak": lambda count: count - 10.0,
         "falls_after_the_warmup": lambda count: count.astype(mx.float32),
-        "is_exact_where_the_pieces_meet": lambda count: 0.5 + 0 * count,
-        "is_the_same_in_an_array": lambda count: 1.0 if count.ndim else 0.0,
     }
     properties = {holds.__name__: holds for holds in module.EXAMPLES}
     for name, rule in broken.items():
         found = module.counterexample(properties[name], lambda *_, rule=rule: Curve(rule), 50)
         assert found is not None, name
-    assert set(properties) - set(broken) == {"is_the_same_compiled"}
+    assert set(properties) == set(broken)
