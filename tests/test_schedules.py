@@ -216,6 +216,7 @@ def test_no_schedule_sees_a_count_below_zero() -> None:
     assert schedule(mx.array([-5, 3, 4, 5, 6])).tolist() == [1.0, 1.0, 1.0, 1.0, 0.5]
     assert Curve(harmonic)(-1).item() == 1.0
     assert Curve(harmonic)(mx.array([-1, 0])).tolist() == [1.0, 1.0]
+    assert Curve(harmonic)(mx.array([-1, -(2**31) - 1, -(2**63), 2**40], mx.int64)).tolist() == [1, 1, 1, 2**-31]
 
 
 def test_the_exponential_way_down_falls_by_equal_factors() -> None:

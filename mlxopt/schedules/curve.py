@@ -57,7 +57,7 @@ def as_count(count: Any) -> mx.array:
         if not mx.issubdtype(count.dtype, mx.integer):
             raise TypeError(f"schedule: count must be an integer, got {count.dtype}. Cast it to int32.")
         if count.dtype in (mx.uint32, mx.uint64, mx.int64):
-            count = mx.minimum(count, mx.array(LARGEST_COUNT, count.dtype))
+            count = mx.clip(count, mx.array(0, count.dtype), mx.array(LARGEST_COUNT, count.dtype))
         return mx.maximum(count.astype(mx.int32), 0)
     if (isinstance(count, Sequence) and not isinstance(count, str)) or (
         hasattr(count, "__array__") and getattr(count, "shape", ()) != ()
