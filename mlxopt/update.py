@@ -5,12 +5,14 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import Params, Updates
 from mlxopt.numerics.dtypes import widen
+from mlxopt.numerics.scalars import saturating_add
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Add updates to parameters: in float32, rounded once to the dtype of the parameter.
 
-    A hole (``None``) in the updates leaves its parameter alone. An integer parameter takes integer updates only.
+    A hole (``None``) in the updates leaves its parameter alone. An integer parameter takes integer updates only, and
+    stays at the smallest or largest value of its dtype instead of wrapping round.
 
     Args:
         params: Tree of parameters.
@@ -31,10 +33,18 @@ def apply_updates(params: Params, updates: Updates) -> Params:
             )
         if update.dtype == mx.complex64 != param.dtype:
             raise tree.TreeError(f"a {param.dtype} parameter cannot take a complex update. Take its real part")
+        if mx.issubdtype(param.dtype, mx.integer):
+            return _moved_integer(param, update)
         return (widen(param) + widen(update)).astype(param.dtype)
 
     with tree.naming("apply_updates"):
         return tree.map(moved, params, updates, holes=True)
+
+
+def _moved_integer(param: mx.array, update: mx.array) -> mx.array:
+    if not mx.issubdtype(mx.result_type(param, update), mx.integer):
+        raise tree.TreeError(f"a {param.dtype} parameter cannot take a {update.dtype} update. Cast the update")
+    return saturating_add(param, update)
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: float | mx.array) -> Params:

@@ -50,6 +50,12 @@ def test_safe_increment_saturates_in_a_compiled_program_too() -> None:
     assert mx.compile(safe_increment)(counts).tolist() == [1, 2**31 - 1, 2**31 - 1]
 
 
+@pytest.mark.parametrize("increment", [safe_increment, mx.compile(safe_increment)], ids=["eager", "compiled"])
+def test_safe_increment_stays_at_the_largest_value_of_64_unsigned_bits(increment: Any) -> None:
+    counts = ~mx.zeros((3,), mx.uint64) - mx.array([2**63 - 1, 1, 0], mx.uint64)
+    assert increment(counts).tolist() == [2**63 + 1, 2**64 - 1, 2**64 - 1]
+
+
 def test_safe_increment_wants_integers() -> None:
     with pytest.raises(TypeError, match=r"safe_increment: count must be an integer array, got mlx\.core\.float32"):
         safe_increment(mx.array(1.0))

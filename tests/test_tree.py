@@ -701,6 +701,25 @@ def test_set_of_something_that_is_no_number_says_what_it_must_be(value: Any, got
         tree.set(state(), {"rate.mu": value})
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "fitting"),
+    [
+        (mx.int32, 2**31, "from -2147483648 to 2147483647"),
+        (mx.int32, -(2**31) - 1, "from -2147483648 to 2147483647"),
+        (mx.uint8, 300, "from 0 to 255"),
+        (mx.uint32, -1, "from 0 to 4294967295"),
+        (mx.int64, 2**63, f"from {-(2**63)} to {2**63 - 1}"),
+        (mx.uint64, 2**64 - 1, f"from 0 to {2**63 - 1}"),
+    ],
+)
+def test_set_of_an_integer_that_would_wrap_is_an_error(dtype: mx.Dtype, value: int, fitting: str) -> None:
+    count = {"count": mx.zeros((), dtype)}
+    with pytest.raises(TreeError, match=rf"'count': .*must stay .*got {value}\. Pass an integer {fitting}"):
+        tree.set(count, count=value)
+    ends = [int(end) for end in fitting.split()[1::2]]
+    assert [tree.set(count, count=end)["count"].item() for end in ends] == ends
+
+
 def test_set_of_a_subtree_with_a_leaf_that_is_no_number_names_both_paths() -> None:
     with pytest.raises(TreeError, match=r"tree\.set: 'adam': at 'mu\.w': must stay .*float32 of shape \(2,\), got 'x'"):
         tree.set(state(), adam=Memory(mx.array(0), {"w": "x", "b": None}))

@@ -53,6 +53,47 @@ def test_large_integers_are_not_rounded() -> None:
     assert apply_updates(mx.array(2**24 + 1), mx.array(2)).item() == 2**24 + 3
 
 
+INTEGERS = [mx.int8, mx.int16, mx.int32, mx.int64, mx.uint8, mx.uint16, mx.uint32, mx.uint64]
+
+
+def some_integers(dtype: mx.Dtype) -> list[int]:
+    """As near to the ends as MLX takes from Python."""
+    low, high = mx.iinfo(dtype).min, min(mx.iinfo(dtype).max, 2**63 - 1)
+    return [max(low, min(value, high)) for value in (low, low + 1, -200, -1, 0, 1, 100, 300, high - 1, high)]
+
+
+def assert_saturates(add: Any, dtype: mx.Dtype, other: mx.Dtype) -> None:
+    limits = mx.iinfo(dtype)
+    pairs = [(param, update) for param in some_integers(dtype) for update in some_integers(other)]
+    moved = add(mx.array([p for p, _ in pairs], dtype), mx.array([u for _, u in pairs], other))
+    assert moved.dtype == dtype
+    assert moved.tolist() == [max(limits.min, min(p + u, limits.max)) for p, u in pairs]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_stay_at_the_ends_of_their_dtype(dtype: mx.Dtype) -> None:
+    for other in INTEGERS:
+        if mx.issubdtype(mx.result_type(mx.zeros((), dtype), mx.zeros((), other)), mx.integer):
+            assert_saturates(apply_updates, dtype, other)
+
+
+@pytest.mark.parametrize("dtype", [mx.int8, mx.int64, mx.uint64])
+def test_integers_stay_at_the_ends_of_their_dtype_in_a_compiled_program(dtype: mx.Dtype) -> None:
+    assert_saturates(mx.compile(apply_updates), dtype, dtype)
+
+
+def test_unsigned_integers_of_64_bits_stay_at_the_largest() -> None:
+    largest = ~mx.zeros((2,), mx.uint64)
+    moved = apply_updates(largest - mx.array([1, 7], mx.uint64), mx.array([3, 3], mx.uint64))
+    assert moved.tolist() == [2**64 - 1, 2**64 - 5]
+
+
+def test_an_update_that_no_integer_holds_together_with_its_parameter_is_an_error_with_the_path() -> None:
+    message = r"apply_updates: at 'n': a mlx\.core\.int32 parameter cannot take a mlx\.core\.uint64 update\. Cast"
+    with pytest.raises(TreeError, match=message):
+        apply_updates({"n": mx.array([1])}, {"n": mx.array([1], mx.uint64)})
+
+
 def test_a_floating_update_of_an_integer_is_an_error_with_the_path() -> None:
     message = r"apply_updates: at 'x\.0': a mlx\.core\.int32 parameter cannot take a mlx\.core\.float32 update"
     with pytest.raises(TreeError, match=message):
