@@ -52,7 +52,8 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: floa
 
     Args:
         new_tensors: Newest parameters.
-        old_tensors: Average so far, whose dtypes are kept.
+        old_tensors: Average so far. Its dtypes are kept, but float16 and bfloat16 become float32: an average moves by
+            less than they can hold, and would stand still. Cast the result where it is used.
         step_size: Share of the new parameters, in [0, 1].
 
     Example:
@@ -63,7 +64,8 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: floa
 
     def average(new: mx.array, old: mx.array) -> mx.array:
         tree.require_same_shape(new, old)
-        return (step_size * widen(new) + (1 - step_size) * widen(old)).astype(old.dtype)
+        wide = widen(old)
+        return (step_size * widen(new) + (1 - step_size) * wide).astype(wide.dtype)
 
     with tree.naming("incremental_update"):
         return tree.map(average, new_tensors, old_tensors)
