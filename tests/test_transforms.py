@@ -157,6 +157,14 @@ def test_updates_stay_in_the_dtype_of_the_gradients_whatever_the_accumulator(nam
         assert updates["w"].dtype == dtype
 
 
+def test_a_trace_that_forgets_nothing_is_the_plain_sum() -> None:
+    assert outputs(mo.trace(1.0)) == [sum(GRADS[: index + 1]) for index in range(len(GRADS))]
+    with pytest.raises(ValueError, match=r"trace: decay must be in \[0, 1\], got 1\.5"):
+        mo.trace(1.5)
+    with pytest.raises(ValueError, match=r"sgd: momentum must be in \[0, 1\), got 1\.0"):
+        mo.sgd(0.1, momentum=1.0)
+
+
 # clip_by_global_norm
 
 

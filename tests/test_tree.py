@@ -561,6 +561,13 @@ def test_memory_of_an_integer_parameter_is_an_error_with_advice() -> None:
         tree.memory_like({"x": [mx.array([1, 2])]})
 
 
+def test_the_memory_of_complex_parameters_is_complex() -> None:
+    params = {"z": mx.ones((2,), mx.complex64)}
+    assert tree.memory_like(params, dtype=mx.complex64)["z"].dtype == mx.complex64
+    with pytest.raises(TreeError, match=r"at 'z': the memory of a complex parameter cannot be .*bfloat16\. Leave"):
+        tree.memory_like(params, dtype=mx.bfloat16)
+
+
 @pytest.mark.parametrize("leaf", [1.0, 3, "a", b"a", {1}])
 def test_a_leaf_that_is_no_array_is_an_error_with_the_path(leaf: Any) -> None:
     with pytest.raises(TreeError, match=rf"at 'a\.1': every leaf must be an mx\.array, got {re.escape(repr(leaf))}"):
