@@ -165,6 +165,33 @@ def test_a_trace_that_forgets_nothing_is_the_plain_sum() -> None:
         mo.sgd(0.1, momentum=1.0)
 
 
+# clip
+
+DIRECTIONS = [complex(3, 4), complex(-3, 4), complex(4, -3), complex(-5, 0), complex(0, 5), complex(0, -5)]
+
+
+def clip_at(bound: float, values: list[complex]) -> Any:
+    tx = mo.clip(bound)
+    return tx.update(mx.array(values), tx.init(mx.array(values)))[0].tolist()
+
+
+@pytest.mark.parametrize("length", [1e-38, 1e-25, 1.0, 1e25, 5e37])
+def test_clip_shortens_a_complex_number_in_its_direction(length: float) -> None:
+    values = [length * z for z in DIRECTIONS]
+    assert clip_at(length, values) == pytest.approx([length * z / 5 for z in DIRECTIONS], rel=1e-6, abs=1e-7 * length)
+    assert clip_at(6 * length, values) == mx.array(values).tolist()
+    assert clip_at(0.0, values) == [0.0] * len(values)
+
+
+def test_clip_of_complex_zeros_infinities_and_nans() -> None:
+    assert clip_at(1.0, [0j, complex(INF, 7), complex(0, -INF)]) == pytest.approx([0, 1, -1j])
+    assert clip_at(1.0, [complex(INF, -INF), complex(3e38, 3e38)]) == pytest.approx(
+        [complex(1, -1) / math.sqrt(2), complex(1, 1) / math.sqrt(2)]
+    )
+    assert clip_at(0.0, [0j]) == [0]
+    assert all(abs(z) != abs(z) for z in clip_at(1.0, [complex(NAN, 3), complex(3, NAN)]))
+
+
 # clip_by_global_norm
 
 

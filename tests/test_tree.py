@@ -511,6 +511,11 @@ def test_arithmetic_works_leaf_by_leaf() -> None:
     }
 
 
+def test_clip_of_complex_numbers_is_an_error_with_the_path() -> None:
+    with pytest.raises(TreeError, match=r"tree\.clip: at 'z': complex numbers have no order\. Clip their modulus"):
+        tree.clip({"z": mx.array([1j])}, -1.0, 1.0)
+
+
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
 def test_scaling_by_a_float32_array_keeps_the_dtype(dtype: mx.Dtype) -> None:
     nest = {"a": mx.ones((2,), dtype)}

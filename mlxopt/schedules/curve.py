@@ -8,13 +8,12 @@ import mlx.core as mx
 from typing_extensions import Self
 
 from mlxopt import checks
+from mlxopt.numerics.dtypes import LARGEST_FLOAT
 from mlxopt.numerics.scalars import LARGEST_COUNT
 from mlxopt.tracing import inside
 
 LARGEST_VALUE = 1e38
 """Largest magnitude a schedule may be asked for; the distance of two such values is still a float32."""
-
-LARGEST_FLOAT = mx.finfo(mx.float32).max
 
 
 class Curve:

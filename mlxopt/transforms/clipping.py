@@ -6,13 +6,14 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates, stateless, stateless_with_tree_map
+from mlxopt.numerics.dtypes import LARGEST_FLOAT
 from mlxopt.numerics.sums import safe_root_mean_squares
 from mlxopt.readable import readable
 
 
 @readable
 def clip(max_delta: float | mx.array) -> GradientTransformation:
-    """Clip every element into ``[-max_delta, max_delta]``.
+    """Clip every element into ``[-max_delta, max_delta]``; of a complex one the modulus, which keeps its phase.
 
     Args:
         max_delta: Largest magnitude.
@@ -23,7 +24,22 @@ def clip(max_delta: float | mx.array) -> GradientTransformation:
         {'w': array([-1, 0.5], dtype=float32)}
     """
     checks.non_negative("clip", max_delta=max_delta)
-    return stateless_with_tree_map(lambda u, p: mx.clip(u, -max_delta, max_delta))
+
+    def clipped(u: mx.array, p: mx.array | None) -> mx.array:
+        del p
+        return _shortened(u, max_delta) if u.dtype == mx.complex64 else mx.clip(u, -max_delta, max_delta)
+
+    return stateless_with_tree_map(clipped)
+
+
+def _shortened(z: mx.array, longest: float | mx.array) -> mx.array:
+    """Clip the modulus of complex numbers, without squares that overflow or vanish."""
+    # An infinite part gives the direction: it is as long as a float can be.
+    real, imag = (mx.clip(part, -LARGEST_FLOAT, LARGEST_FLOAT) for part in (mx.real(z), mx.imag(z)))
+    size = mx.maximum(mx.abs(real), mx.abs(imag))
+    real, imag = real / mx.where(size == 0, 1.0, size), imag / mx.where(size == 0, 1.0, size)
+    bound = longest / mx.maximum(1.0, mx.sqrt(mx.square(real) + mx.square(imag)))
+    return mx.where(size > bound, bound * (real + 1j * imag), z)
 
 
 class ClipByGlobalNormState(NamedTuple):
