@@ -25,26 +25,27 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
     def moved(param: mx.array, update: mx.array | None) -> mx.array:
         if update is None:
-            return param
+            return param[...]  # an array of its own, since += works in place
         tree.require_same_shape(update, param)
-        if not mx.issubdtype(param.dtype, mx.inexact) and mx.issubdtype(update.dtype, mx.inexact):
-            raise tree.TreeError(
-                f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
-            )
+        if not mx.issubdtype(param.dtype, mx.inexact):
+            return _moved_whole(param, update)
         if update.dtype == mx.complex64 != param.dtype:
             raise tree.TreeError(f"a {param.dtype} parameter cannot take a complex update. Take its real part")
-        if mx.issubdtype(param.dtype, mx.integer):
-            return _moved_integer(param, update)
         return (widen(param) + widen(update)).astype(param.dtype)
 
     with tree.naming("apply_updates"):
         return tree.map(moved, params, updates, holes=True)
 
 
-def _moved_integer(param: mx.array, update: mx.array) -> mx.array:
-    if not mx.issubdtype(mx.result_type(param, update), mx.integer):
+def _moved_whole(param: mx.array, update: mx.array) -> mx.array:
+    """Move a parameter of integers or truth values."""
+    if mx.issubdtype(update.dtype, mx.inexact):
+        raise tree.TreeError(
+            f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
+        )
+    if mx.issubdtype(mx.result_type(param, update), mx.inexact):
         raise tree.TreeError(f"a {param.dtype} parameter cannot take a {update.dtype} update. Cast the update")
-    return saturating_add(param, update)
+    return (param + update).astype(param.dtype) if param.dtype == mx.bool_ else saturating_add(param, update)
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: float | mx.array) -> Params:

@@ -506,3 +506,27 @@ def test_an_update_can_be_differentiated() -> None:
 def test_a_combinator_of_nothing_takes_no_extras(tx: GradientTransformation) -> None:
     with pytest.raises(TypeError, match="no use for the extra argument 'valeu'"):
         tx.update({}, tx.init({}), valeu=1.0)
+
+
+# += on an array works in place
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        identity(),
+        masked(scale(2.0), by_path("w"), otherwise="pass"),
+        partition({"a": identity(), "b": sgd(0.1)}, {"w": "a", "b": "b"}),
+        mlxopt.trace(0.5),
+        ema(0.5, debias=False),
+    ],
+    ids=repr,
+)
+def test_updates_are_arrays_of_their_own(tx: GradientTransformation) -> None:
+    grads = {"w": mx.array([1.0, 2.0]), "b": mx.array([3.0])}
+    state = tx.init(grads)
+    updates, new_state = tx.update(grads, state, grads)
+    before = plain((grads, state, new_state))
+    updates["w"] += 5
+    updates["b"] += 5
+    assert plain((grads, state, new_state)) == before

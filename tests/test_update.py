@@ -42,6 +42,14 @@ def test_holes_leave_their_parameter_alone() -> None:
     assert plain(moved) == plain({"a": mx.array([1.0]), "b": (mx.array(2), mx.array(4.0)), "c": None})
 
 
+def test_a_parameter_left_alone_is_an_array_of_its_own() -> None:
+    params = {"a": mx.array([1.0]), "b": mx.array([2.0])}
+    moved = apply_updates(params, {"a": None, "b": mx.array([1.0])})
+    moved["a"] += 5
+    moved["b"] += 5
+    assert plain(params) == plain({"a": mx.array([1.0]), "b": mx.array([2.0])})
+
+
 @pytest.mark.parametrize("dtype", [mx.int8, mx.uint8, mx.int32, mx.int64])
 def test_integers_take_integer_updates_exactly(dtype: mx.Dtype) -> None:
     assert plain(apply_updates({"n": mx.array([100], dtype)}, {"n": mx.array([7], dtype)})) == plain(
