@@ -171,7 +171,7 @@ class GradientTransformation:
             changed, new_state = returned
             if outermost or not self._as_stored:
                 new_state = tree.map(forms.as_it_was, state, new_state)
-            return tree.map(forms.as_it_came, updates, changed), new_state
+            return tree.map(forms.as_it_leaves if outermost else forms.as_it_came, updates, changed), new_state
 
     def spelled(self, name: str, spell: Callable[[], str]) -> Self:
         """The same transformation under another name and expression."""

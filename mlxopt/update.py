@@ -5,12 +5,14 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import Params, Updates
 from mlxopt.numerics.dtypes import widen
+from mlxopt.numerics.scalars import saturating_add
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Add updates to parameters: in float32, rounded once to the dtype of the parameter.
 
-    A hole (``None``) in the updates leaves its parameter alone. An integer parameter takes integer updates only.
+    A hole (``None``) in the updates leaves its parameter alone. An integer parameter takes integer updates only, and
+    stays at the smallest or largest value of its dtype instead of wrapping round.
 
     Args:
         params: Tree of parameters.
@@ -23,12 +25,10 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
     def moved(param: mx.array, update: mx.array | None) -> mx.array:
         if update is None:
-            return param
+            return param[...]  # an array of its own, since += works in place
         tree.require_same_shape(update, param)
-        if not mx.issubdtype(param.dtype, mx.inexact) and mx.issubdtype(update.dtype, mx.inexact):
-            raise tree.TreeError(
-                f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
-            )
+        if not mx.issubdtype(param.dtype, mx.inexact):
+            return _moved_whole(param, update)
         if update.dtype == mx.complex64 != param.dtype:
             raise tree.TreeError(f"a {param.dtype} parameter cannot take a complex update. Take its real part")
         return (widen(param) + widen(update)).astype(param.dtype)
@@ -37,12 +37,24 @@ def apply_updates(params: Params, updates: Updates) -> Params:
         return tree.map(moved, params, updates, holes=True)
 
 
+def _moved_whole(param: mx.array, update: mx.array) -> mx.array:
+    """Move a parameter of integers or truth values."""
+    if mx.issubdtype(update.dtype, mx.inexact):
+        raise tree.TreeError(
+            f"a {param.dtype} parameter cannot take a {update.dtype} update. Freeze it, or put None in the updates"
+        )
+    if mx.issubdtype(mx.result_type(param, update), mx.inexact):
+        raise tree.TreeError(f"a {param.dtype} parameter cannot take a {update.dtype} update. Cast the update")
+    return (param + update).astype(param.dtype) if param.dtype == mx.bool_ else saturating_add(param, update)
+
+
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size: float | mx.array) -> Params:
     """Move a running average of parameters towards new ones: ``step_size * new + (1 - step_size) * old``.
 
     Args:
         new_tensors: Newest parameters.
-        old_tensors: Average so far, whose dtypes are kept.
+        old_tensors: Average so far. Its dtypes are kept, but float16 and bfloat16 become float32: an average moves by
+            less than they can hold, and would stand still. Cast the result where it is used.
         step_size: Share of the new parameters, in [0, 1].
 
     Example:
@@ -53,7 +65,8 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size: floa
 
     def average(new: mx.array, old: mx.array) -> mx.array:
         tree.require_same_shape(new, old)
-        return (step_size * widen(new) + (1 - step_size) * widen(old)).astype(old.dtype)
+        wide = widen(old)
+        return (step_size * widen(new) + (1 - step_size) * wide).astype(wide.dtype)
 
     with tree.naming("incremental_update"):
         return tree.map(average, new_tensors, old_tensors)

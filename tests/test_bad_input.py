@@ -40,9 +40,12 @@ KIND_OF = {
 }
 """What an argument of this name must be; a number, if it is not here."""
 
-STRICTER = {
-    (factory, "eps"): "positive"
-    for factory in ("adafactor", "adadelta", "scale_by_adadelta", "adamax", "adamaxw", "scale_by_adamax")
+EXCEPTIONS = {
+    **{
+        (factory, "eps"): "positive"
+        for factory in ("adafactor", "adadelta", "scale_by_adadelta", "adamax", "adamaxw", "scale_by_adamax")
+    },
+    ("trace", "decay"): "share",
 }
 
 FACTORIES = {
@@ -66,7 +69,7 @@ def takes_numbers(entry: Entry) -> dict[str, bool]:
 
 
 def kind_of(factory: str, argument: str) -> str:
-    return STRICTER.get((factory, argument)) or KIND_OF.get(argument, "number")
+    return EXCEPTIONS.get((factory, argument)) or KIND_OF.get(argument, "number")
 
 
 BAD_VALUES = [

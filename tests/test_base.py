@@ -541,3 +541,27 @@ def test_functions_of_the_same_code_may_have_states_of_their_own() -> None:
         tx.update({}, tx.init({}))
     with pytest.raises(TypeError, match="state must be a Own"):
         one.update({}, other.init({}))
+
+
+# += on an array works in place
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        identity(),
+        masked(scale(2.0), by_path("w"), otherwise="pass"),
+        partition({"a": identity(), "b": sgd(0.1)}, {"w": "a", "b": "b"}),
+        mlxopt.trace(0.5),
+        ema(0.5, debias=False),
+    ],
+    ids=repr,
+)
+def test_updates_are_arrays_of_their_own(tx: GradientTransformation) -> None:
+    grads = {"w": mx.array([1.0, 2.0]), "b": mx.array([3.0])}
+    state = tx.init(grads)
+    updates, new_state = tx.update(grads, state, grads)
+    before = plain((grads, state, new_state))
+    updates["w"] += 5
+    updates["b"] += 5
+    assert plain((grads, state, new_state)) == before

@@ -1,6 +1,7 @@
 """Schedules against other libraries, against MLX's documentation, and what they say about wrong arguments."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlxopt import schedules
 from mlxopt.schedules import (
@@ -206,6 +209,102 @@ def test_small_values_keep_their_digits() -> None:
     assert wsd_schedule(1.0, 0, 0, 10, end_value=1e-10, shape="exponential")(9).item() == pytest.approx(1e-9, rel=1e-5)
 
 
+def parted(count: int, steps: int) -> tuple[float, float]:
+    return count / steps, (steps - count) / steps
+
+
+def powered(share: float, rest: float, exponent: float) -> tuple[float, float]:
+    """A power of a share and its complement."""
+    log = exponent * (math.log1p(-rest) if rest < 0.5 else math.log(share))
+    return math.exp(log), -math.expm1(log)
+
+
+def squared_sines(done: float, left: float) -> tuple[float, float]:
+    return math.sin(math.pi / 2 * left) ** 2, math.sin(math.pi / 2 * done) ** 2
+
+
+Build = Callable[[float, float, int, float], Curve]
+SHARES: dict[str, tuple[Build, Callable[[float, float, float], tuple[float, float]]]] = {
+    "linear": (lambda a, b, n, p: linear_schedule(a, b, n), lambda x, y, p: (y, x)),
+    "polynomial": (lambda a, b, n, p: polynomial_schedule(a, b, p, n), lambda x, y, p: powered(y, x, p)),
+    "cosine": (
+        lambda a, b, n, p: cosine_decay(a, n, b, exponent=p),
+        lambda x, y, p: powered(*squared_sines(x, y), p),
+    ),
+    "rex": (lambda a, b, n, p: rex_schedule(a, n, b), lambda x, y, p: (y / (1 - x / 2), x / (1 + y))),
+    "wsd 1-sqrt": (
+        lambda a, b, n, p: wsd_schedule(a, 0, 0, n, end_value=b, shape="1-sqrt"),
+        lambda x, y, p: (y / (1 + math.sqrt(x)), math.sqrt(x)),
+    ),
+    "wsd cosine": (
+        lambda a, b, n, p: wsd_schedule(a, 0, 0, n, end_value=b, shape="cosine"),
+        lambda x, y, p: squared_sines(x, y),
+    ),
+}
+LEVELS = st.one_of(st.just(0.0), st.floats(1e-12, 1e6))
+STEPS = st.one_of(st.integers(2, 100), st.integers(2, LARGEST_COUNT))
+
+
+def assert_has_its_digits(value: float, true: float, init: float) -> None:
+    """Within 1e-6, or as much more as there are factors of e between the value and the first one."""
+    if true > 1e-30:
+        assert abs(value - true) <= 1e-6 * max(1.0, abs(math.log(true / init)) if init else 1.0) * true
+
+
+def some_counts(data: st.DataObject, steps: int) -> list[int]:
+    anywhere = data.draw(st.lists(st.integers(1, steps - 1), min_size=10, max_size=10))
+    return [1, steps - 1, max(steps // 1000, 1), max(steps - steps // 1000 - 1, 1), *anywhere]
+
+
+@pytest.mark.parametrize("name", SHARES)
+@given(init=LEVELS, end=LEVELS, steps=STEPS, exponent=st.floats(0.1, 20.0), data=st.data())
+def test_both_ways_have_the_digits_of_double_precision(
+    name: str, init: float, end: float, steps: int, exponent: float, data: st.DataObject
+) -> None:
+    build, shares = SHARES[name]
+    counts = some_counts(data, steps)
+    found: Any = build(init, end, steps, exponent)(mx.array(counts)).tolist()
+    for count, value in zip(counts, found, strict=True):
+        of_init, of_end = shares(*parted(count, steps), exponent)
+        assert_has_its_digits(value, init * of_init + end * of_end, init)
+
+
+@given(
+    init=st.floats(1e-30, 1e30),
+    fall=st.floats(0.0, 60.0) | st.floats(0.0, 1e-3),
+    steps=STEPS,
+    data=st.data(),
+)
+def test_equal_factors_have_the_digits_of_double_precision(
+    init: float, fall: float, steps: int, data: st.DataObject
+) -> None:
+    end = init * math.exp(-fall)
+    counts = some_counts(data, steps)
+    for schedule in (
+        wsd_schedule(init, 0, 0, steps, end_value=end, shape="exponential"),
+        exponential_decay(init, end / init, transition_steps=steps),
+    ):
+        found: Any = schedule(mx.array(counts)).tolist()
+        for count, value in zip(counts, found, strict=True):
+            assert_has_its_digits(value, init * (end / init) ** (count / steps), init)
+
+
+def test_equal_factors_reach_from_the_largest_value_to_the_smallest() -> None:
+    steep = wsd_schedule(1e38, 0, 0, 4, end_value=2e-38, shape="exponential")
+    assert steep(mx.array([1, 2, 3, 4])).tolist() == pytest.approx(
+        [1e38 * 2e-76**0.25, 1e38 * 2e-76**0.5, 1e38 * 2e-76**0.75, 2e-38], rel=1e-4, abs=0.0
+    )
+    to_nothing = wsd_schedule(1.0, 0, 0, 4, end_value=1e-300, shape="exponential")
+    assert to_nothing(mx.array([3, 4])).tolist() == [0.0, 0.0]
+
+
+def test_a_first_step_up_and_a_last_step_down_keep_their_digits() -> None:
+    steps = 10**4
+    assert wsd_schedule(1.0, 0, 0, steps, shape="1-sqrt")(steps - 1).item() == pytest.approx(5.00012501e-5, rel=1e-6)
+    assert polynomial_schedule(0.0, 1.0, 3.0, 10**6)(1).item() == pytest.approx(2.999997e-6, rel=1e-6)
+    assert cosine_decay(0.0, steps, 1.0, exponent=2.0)(1).item() == pytest.approx(4.93480208e-8, rel=1e-6)
+
+
 def test_counts_stay_integers() -> None:
     assert linear_to_zero(1.0, LARGEST_COUNT)(LARGEST_COUNT - 1).item() == pytest.approx(2**-31, rel=1e-6)
     assert repeated(harmonic, 3)(2**24 + 1).item() == harmonic(mx.array((2**24 + 1) % 3)).item()
@@ -216,6 +315,7 @@ def test_no_schedule_sees_a_count_below_zero() -> None:
     assert schedule(mx.array([-5, 3, 4, 5, 6])).tolist() == [1.0, 1.0, 1.0, 1.0, 0.5]
     assert Curve(harmonic)(-1).item() == 1.0
     assert Curve(harmonic)(mx.array([-1, 0])).tolist() == [1.0, 1.0]
+    assert Curve(harmonic)(mx.array([-1, -(2**31) - 1, -(2**63), 2**40], mx.int64)).tolist() == [1, 1, 1, 2**-31]
 
 
 def test_the_exponential_way_down_falls_by_equal_factors() -> None:

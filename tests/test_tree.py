@@ -451,6 +451,22 @@ def test_norm_of_many_small_leaves_counts_each_once() -> None:
     assert tree.norm(leaves).item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [1.9e38, 1e30, 2.0**46, 1.0, 2.0**-40, 1e-30, 1.2e-38])
+@pytest.mark.parametrize("count", [1, 5000])
+def test_norm_holds_where_squares_do_not(size: float, count: int) -> None:
+    if size > 1e38:
+        size /= count
+    nest = {"a": mx.full((count,), size), "b": [mx.array(-size), None], "z": mx.array([1j * size]), "n": mx.zeros((0,))}
+    assert tree.norm(nest).item() == pytest.approx(size * math.sqrt(count + 2), rel=1e-5, abs=0.0)
+
+
+def test_norm_of_infinity_and_of_nan() -> None:
+    infinity, nan = mx.array(math.inf), mx.array(math.nan)
+    assert tree.norm([mx.array(1.0), -infinity]).item() == math.inf
+    assert mx.isnan(tree.norm([mx.array(1e30), nan, infinity])).item()
+    assert mx.isnan(tree.norm([mx.full((5000,), 1e-30), nan])).item()
+
+
 def test_norm_knows_three_orders() -> None:
     with pytest.raises(ValueError, match=r"tree\.norm: ord must be 1, 2 or 'inf', got 3"):
         tree.norm(mx.zeros((2,)), 3)  # type: ignore[arg-type]
@@ -547,6 +563,11 @@ def test_arithmetic_works_leaf_by_leaf() -> None:
     }
 
 
+def test_clip_of_complex_numbers_is_an_error_with_the_path() -> None:
+    with pytest.raises(TreeError, match=r"tree\.clip: at 'z': complex numbers have no order\. Clip their modulus"):
+        tree.clip({"z": mx.array([1j])}, -1.0, 1.0)
+
+
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32])
 def test_scaling_by_a_float32_array_keeps_the_dtype(dtype: mx.Dtype) -> None:
     nest = {"a": mx.ones((2,), dtype)}
@@ -595,6 +616,13 @@ def test_memory_is_float32_for_low_precision_parameters() -> None:
 def test_memory_of_an_integer_parameter_is_an_error_with_advice() -> None:
     with pytest.raises(TreeError, match=r"at 'x\.0': a mlx\.core\.int32 parameter cannot be trained.*masked"):
         tree.memory_like({"x": [mx.array([1, 2])]})
+
+
+def test_the_memory_of_complex_parameters_is_complex() -> None:
+    params = {"z": mx.ones((2,), mx.complex64)}
+    assert tree.memory_like(params, dtype=mx.complex64)["z"].dtype == mx.complex64
+    with pytest.raises(TreeError, match=r"at 'z': the memory of a complex parameter cannot be .*bfloat16\. Leave"):
+        tree.memory_like(params, dtype=mx.bfloat16)
 
 
 @pytest.mark.parametrize("leaf", [1.0, 3, "a", b"a", {1}])
@@ -735,6 +763,25 @@ def test_set_of_something_that_is_no_number_says_what_it_must_be(value: Any, got
     )
     with pytest.raises(TreeError, match=message):
         tree.set(state(), {"rate.mu": value})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "fitting"),
+    [
+        (mx.int32, 2**31, "from -2147483648 to 2147483647"),
+        (mx.int32, -(2**31) - 1, "from -2147483648 to 2147483647"),
+        (mx.uint8, 300, "from 0 to 255"),
+        (mx.uint32, -1, "from 0 to 4294967295"),
+        (mx.int64, 2**63, f"from {-(2**63)} to {2**63 - 1}"),
+        (mx.uint64, 2**64 - 1, f"from 0 to {2**63 - 1}"),
+    ],
+)
+def test_set_of_an_integer_that_would_wrap_is_an_error(dtype: mx.Dtype, value: int, fitting: str) -> None:
+    count = {"count": mx.zeros((), dtype)}
+    with pytest.raises(TreeError, match=rf"'count': .*must stay .*got {value}\. Pass an integer {fitting}"):
+        tree.set(count, count=value)
+    ends = [int(end) for end in fitting.split()[1::2]]
+    assert [tree.set(count, count=end)["count"].item() for end in ends] == ends
 
 
 def test_set_of_a_subtree_with_a_leaf_that_is_no_number_names_both_paths() -> None:

@@ -4,6 +4,8 @@ import mlx.core as mx
 
 LOW_PRECISION = (mx.float16, mx.bfloat16)
 
+LARGEST_FLOAT = mx.finfo(mx.float32).max
+
 
 def widen(x: mx.array) -> mx.array:
     """Bring float16 and bfloat16 to float32; leave every other dtype.

@@ -25,8 +25,33 @@ def safe_increment(count: mx.array) -> mx.array:
     """
     if not mx.issubdtype(count.dtype, mx.integer):
         raise TypeError(f"safe_increment: count must be an integer array, got {count.dtype}. Cast it to int32.")
-    largest = mx.array(mx.iinfo(count.dtype).max, count.dtype)
-    return mx.where(count < largest, count + 1, count)
+    return mx.where(count < _largest(count.dtype), count + 1, count)
+
+
+def saturating_add(x: mx.array, y: mx.array) -> mx.array:
+    """Add integers: in the dtype of the first, and staying at its smallest and largest value instead of wrapping round.
+
+    Args:
+        x: Integer array.
+        y: Integer array; neither may be uint64 where the other one is signed, for no integer holds both.
+
+    Example:
+        >>> saturating_add(mx.array(100, mx.int8), mx.array(300)), saturating_add(mx.array(2, mx.uint8), mx.array(-3))
+        (array(127, dtype=int8), array(0, dtype=uint8))
+    """
+    top = _largest(x.dtype)
+    if mx.result_type(x, y) == mx.uint64:
+        wide = x.astype(mx.uint64)
+        return (wide + mx.minimum(y.astype(mx.uint64), top.astype(mx.uint64) - wide)).astype(x.dtype)
+    wide, lowest = x.astype(mx.int64), mx.array(mx.iinfo(x.dtype).min, mx.int64)
+    # The way left to either end; in int64 it is longer than any of its numbers from the other side of 0.
+    below, above = (mx.minimum(wide, 0), mx.maximum(wide, 0)) if x.dtype == mx.int64 else (wide, wide)
+    return (wide + mx.clip(y.astype(mx.int64), lowest - below, top.astype(mx.int64) - above)).astype(x.dtype)
+
+
+def _largest(dtype: mx.Dtype) -> mx.array:
+    """The largest integer of a dtype; that of uint64 is more than MLX takes from Python."""
+    return ~mx.zeros((), dtype) if dtype == mx.uint64 else mx.array(mx.iinfo(dtype).max, dtype)
 
 
 def new_count() -> mx.array:

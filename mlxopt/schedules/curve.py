@@ -8,13 +8,12 @@ import mlx.core as mx
 from typing_extensions import Self
 
 from mlxopt import checks
+from mlxopt.numerics.dtypes import LARGEST_FLOAT
 from mlxopt.numerics.scalars import LARGEST_COUNT
 from mlxopt.tracing import inside
 
 LARGEST_VALUE = 1e38
 """Largest magnitude a schedule may be asked for; the distance of two such values is still a float32."""
-
-LARGEST_FLOAT = mx.finfo(mx.float32).max
 
 
 class Curve:
@@ -57,7 +56,7 @@ def as_count(count: Any) -> mx.array:
         if not mx.issubdtype(count.dtype, mx.integer):
             raise TypeError(f"schedule: count must be an integer, got {count.dtype}. Cast it to int32.")
         if count.dtype in (mx.uint32, mx.uint64, mx.int64):
-            count = mx.minimum(count, mx.array(LARGEST_COUNT, count.dtype))
+            count = mx.clip(count, mx.array(0, count.dtype), mx.array(LARGEST_COUNT, count.dtype))
         return mx.maximum(count.astype(mx.int32), 0)
     if (isinstance(count, Sequence) and not isinstance(count, str)) or (
         hasattr(count, "__array__") and getattr(count, "shape", ()) != ()

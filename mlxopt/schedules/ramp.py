@@ -8,7 +8,10 @@ import mlx.core as mx
 from mlxopt.schedules.curve import Curve
 
 Shape = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
-"""From the fractions done and left of a stretch to the shares of its start value and of its end value."""
+"""From the fractions done and left of a stretch to the shares of its start value and of its end value.
+
+Both are calculated without a difference, so that each has all its digits also where it is small.
+"""
 
 
 def straight(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
@@ -23,9 +26,8 @@ def cosine(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
 
 def root(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
     """Shares ``1 - sqrt(x)`` and ``sqrt(x)``."""
-    del left
     gone = mx.sqrt(done)
-    return 1 - gone, gone
+    return left / (1 + gone), gone
 
 
 def reflected(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
@@ -33,24 +35,27 @@ def reflected(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
     return 2 * left / (1 + left), done / (1 + left)
 
 
-def geometric(ratio: float) -> Shape:
-    """Fall by equal factors from a start value to ``ratio`` times it, ``0 < ratio <= 1``."""
-    slope = math.log(ratio)
+def geometric(start: float, end: float) -> Shape:
+    """Fall by equal factors from ``start`` to ``end``, both above 0."""
+    slope = math.log(end) - math.log(start)
 
     def shares(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
-        del left
-        factor = mx.exp(slope * done)
-        return (factor - ratio) / (1 - ratio), (1 - factor) / (1 - ratio)
+        # From the nearer end: the factor from the other one may be no float32.
+        is_early = done < left
+        of_start, of_end = mx.exp(slope * done), mx.exp(mx.minimum(-slope * left, 88.0))
+        return mx.where(is_early, of_start, 0.0), mx.where(is_early, 0.0, of_end)
 
-    return straight if ratio == 1 else shares
+    return shares
 
 
 def bent(shape: Shape, exponent: float) -> Shape:
     """Raise the share of the start value to a power."""
 
     def raised(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
-        of_start = mx.power(shape(done, left)[0], exponent)
-        return of_start, 1 - of_start
+        of_start, of_end = shape(done, left)
+        # A share next to 1 has lost the digits of its complement, and of its own logarithm.
+        log_share = exponent * mx.where(of_end < 0.5, mx.log1p(-of_end), mx.log(of_start))
+        return mx.exp(log_share), -mx.expm1(log_share)
 
     return shape if exponent == 1 else raised
 

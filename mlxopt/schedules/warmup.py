@@ -191,7 +191,7 @@ def wsd_schedule(
             f"{where}: 0 < end_value <= peak_value must hold for the shape 'exponential', got end_value {end_value} "
             f"and peak_value {peak_value}. Pass a small end_value such as 0.01 * peak_value."
         )
-    way_down = _WAYS_DOWN[shape] if shape in _WAYS_DOWN else geometric(end_value / peak_value)
+    way_down = _WAYS_DOWN[shape] if shape in _WAYS_DOWN else geometric(peak_value, end_value)
     return with_warmup(ramp(peak_value, end_value, decay_steps, way_down, stable_steps), warmup_steps, init_value)
 
 

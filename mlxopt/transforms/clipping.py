@@ -6,13 +6,15 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, Updates, stateless, stateless_with_tree_map
+from mlxopt.numerics.dtypes import LARGEST_FLOAT
 from mlxopt.numerics.sums import safe_root_mean_squares
 from mlxopt.readable import readable
+from mlxopt.tree.reductions import scaled_norm
 
 
 @readable
 def clip(max_delta: float | mx.array) -> GradientTransformation:
-    """Clip every element into ``[-max_delta, max_delta]``.
+    """Clip every element into ``[-max_delta, max_delta]``; of a complex one the modulus, which keeps its phase.
 
     Args:
         max_delta: Largest magnitude.
@@ -23,7 +25,22 @@ def clip(max_delta: float | mx.array) -> GradientTransformation:
         {'w': array([-1, 0.5], dtype=float32)}
     """
     checks.non_negative("clip", max_delta=max_delta)
-    return stateless_with_tree_map(lambda u, p: mx.clip(u, -max_delta, max_delta))
+
+    def clipped(u: mx.array, p: mx.array | None) -> mx.array:
+        del p
+        return _shortened(u, max_delta) if u.dtype == mx.complex64 else mx.clip(u, -max_delta, max_delta)
+
+    return stateless_with_tree_map(clipped)
+
+
+def _shortened(z: mx.array, longest: float | mx.array) -> mx.array:
+    """Clip the modulus of complex numbers, without squares that overflow or vanish."""
+    # An infinite part gives the direction: it is as long as a float can be.
+    real, imag = (mx.clip(part, -LARGEST_FLOAT, LARGEST_FLOAT) for part in (mx.real(z), mx.imag(z)))
+    size = mx.maximum(mx.abs(real), mx.abs(imag))
+    real, imag = real / mx.where(size == 0, 1.0, size), imag / mx.where(size == 0, 1.0, size)
+    bound = longest / mx.maximum(1.0, mx.sqrt(mx.square(real) + mx.square(imag)))
+    return mx.where(size > bound, bound * (real + 1j * imag), z)
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -36,7 +53,8 @@ class ClipByGlobalNormState(NamedTuple):
 def clip_by_global_norm(max_norm: float | mx.array) -> GradientTransformation:
     """Shrink all updates by one factor, so that together they are no longer than ``max_norm``.
 
-    The norm is computed in float32 for every dtype, and the state shows it.
+    The norm is computed in float32 (float64 for such updates), and the state shows it in float32. Updates are clipped
+    also where their norm is more than a float32 holds; the state shows infinity there.
 
     Args:
         max_norm: Largest norm.
@@ -59,9 +77,14 @@ def clip_by_global_norm(max_norm: float | mx.array) -> GradientTransformation:
         updates: Updates, state: ClipByGlobalNormState, params: Params | None = None
     ) -> tuple[Updates, ClipByGlobalNormState]:
         del state, params
-        norm = tree.norm(updates)
-        factor = mx.minimum(1.0, max_norm / norm)
-        return tree.scale(factor, updates), ClipByGlobalNormState(norm)
+        scaled, scale = scaled_norm(updates)
+        norm = scaled / scale
+        is_short = norm <= max_norm
+        # In two steps, since one factor for huge updates may be too small for a float.
+        first = mx.where(is_short, 1.0, mx.minimum(scale, 1.0))
+        second = mx.where(is_short, 1.0, max_norm / (scaled / (scale / first)))
+        clipped = tree.scale(second, tree.scale(first, updates))
+        return clipped, ClipByGlobalNormState(norm.astype(mx.float32))
 
     return GradientTransformation(init_fn, update_fn)
 
@@ -85,7 +108,6 @@ def clip_by_block_rms(threshold: float | mx.array) -> GradientTransformation:
 
     def clipped(updates: Updates, params: Params | None) -> Updates:
         del params
-        factors = tree.map(lambda u: 1 / mx.maximum(1.0, safe_root_mean_squares(u) / threshold), updates)
-        return tree.mul(updates, factors)
+        return tree.div(updates, tree.map(lambda u: mx.maximum(1.0, safe_root_mean_squares(u) / threshold), updates))
 
     return stateless(clipped)

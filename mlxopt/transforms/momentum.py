@@ -23,7 +23,7 @@ def trace(
     """Add a decayed sum of the earlier updates: ``t = (1 - dampening) * u + decay * t``.
 
     Args:
-        decay: Share of the sum that stays from one update to the next.
+        decay: Share of the sum that stays from one update to the next, in [0, 1]; 1 makes it the plain sum.
         nesterov: Return ``u + decay * t`` instead of ``t``.
         accumulator_dtype: Dtype of the sum; float32 by default.
         dampening: Share of each update, the first included, that is kept out of the sum.
@@ -39,9 +39,8 @@ def trace(
     Reference:
         Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
     """
-    checks.decay_rate("trace", decay=decay)
+    checks.number("trace", low=0.0, high=1.0, decay=decay, dampening=dampening)
     checks.floating("trace", accumulator_dtype=accumulator_dtype)
-    checks.number("trace", low=0.0, high=1.0, dampening=dampening)
     if nesterov and dampening != 0.0:
         raise ValueError(f"trace: dampening must be 0 with nesterov, got {dampening}. Choose one of the two.")
 

@@ -68,6 +68,11 @@ def _fitted(leaf: Any, value: Any) -> Any:
         raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an integer")
     if isinstance(value, complex) and leaf.dtype != mx.complex64:
         raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass a real number")
+    if isinstance(value, int) and mx.issubdtype(leaf.dtype, mx.integer):
+        limits = mx.iinfo(leaf.dtype)
+        top = min(limits.max, 2**63 - 1)  # more than which MLX takes from no Python number
+        if not limits.min <= value <= top:
+            raise TreeError(f"must stay {_shape(leaf)}, got {value!r}. Pass an integer from {limits.min} to {top}")
     try:
         array = value if isinstance(value, mx.array) else mx.array(value, leaf.dtype)
     except (TypeError, ValueError):

@@ -4,7 +4,7 @@ from functools import reduce
 
 import mlx.core as mx
 
-from mlxopt.tree.structure import Tree, map
+from mlxopt.tree.structure import Tree, TreeError, map, naming
 
 
 def add(tree: Tree, *rest: Tree) -> Tree:
@@ -83,10 +83,17 @@ def where(condition: mx.array | bool, tree: Tree, other: Tree) -> Tree:
 
 
 def clip(tree: Tree, low: float | None = None, high: float | None = None) -> Tree:
-    """Clip every element into ``[low, high]``.
+    """Clip every element into ``[low, high]``; complex numbers, which have no order, are an error.
 
     Example:
         >>> clip({"a": mx.array([-3.0, 0.5, 3.0])}, -1.0, 1.0)
         {'a': array([-1, 0.5, 1], dtype=float32)}
     """
-    return map(lambda leaf: mx.clip(leaf, low, high), tree)
+
+    def clipped(leaf: mx.array) -> mx.array:
+        if leaf.dtype == mx.complex64:
+            raise TreeError("complex numbers have no order. Clip their modulus with mlxopt.clip")
+        return mx.clip(leaf, low, high)
+
+    with naming("tree.clip"):
+        return map(clipped, tree)

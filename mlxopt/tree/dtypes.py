@@ -103,7 +103,7 @@ def memory_like(params: Tree, value: float = 0.0, dtype: mx.Dtype | None = None)
                 f"a {leaf.dtype} parameter cannot be trained. Leave it out with masked(..., otherwise='zero') "
                 "or give it to set_to_zero() in a partition"
             )
-        if leaf.dtype == mx.complex64 and dtype not in (None, mx.complex64):
+        if leaf.dtype == mx.complex64 and dtype is not None and dtype != mx.complex64:
             raise TreeError(f"the memory of a complex parameter cannot be {dtype}. Leave the dtype out")
         return mx.full(leaf.shape, value).astype(dtype or _wide(leaf.dtype))
 

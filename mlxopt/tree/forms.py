@@ -47,6 +47,11 @@ def as_it_came(update: mx.array, changed: mx.array) -> mx.array:
     return changed if changed.dtype == update.dtype else changed.astype(update.dtype)
 
 
+def as_it_leaves(update: mx.array, changed: mx.array) -> mx.array:
+    """The same as an array of its own: ``+=`` works in place, and must reach neither updates nor states."""
+    return as_it_came(update, changed)[...]
+
+
 def as_it_was(old: mx.array, new: Any) -> mx.array:
     """Pass a new leaf of the state that has the form of the old one, rounded where memory is of low precision."""
     if not isinstance(new, mx.array):
