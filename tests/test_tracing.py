@@ -245,6 +245,19 @@ def test_scalars_beside_leaves_are_made_once() -> None:
     assert seen[2] is scalar
 
 
+def test_what_is_gone_lends_its_id_to_nothing_else() -> None:
+    """A program knows functions and scalars by their ids, which Python gives to others as soon as these are gone."""
+
+    def factory(rate: Any) -> Callable[..., Any]:
+        return lambda *leaves: rate
+
+    program = TracedProgram({})
+    for value in range(20):
+        assert program.inside(factory(float(value)))().value == value
+        scalar_of_leaves = program.on_leaves(factory(mx.array(float(value))), with_path=False)
+        assert scalar_of_leaves("w", mx.ones((2,))).item() == value
+
+
 # What a state holds
 
 
