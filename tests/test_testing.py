@@ -134,6 +134,7 @@ def test_the_message_shows_the_smallest_example() -> None:
         "    tx = counting()",
         "    params = " + str(caught.value).splitlines()[3].removeprefix("    params = "),
     ]
+    assert str(caught.value).splitlines()[3].count("mx.array(") == 1  # hypothesis begins with larger trees
 
 
 def test_what_is_right_passes() -> None:
