@@ -1,5 +1,6 @@
 """Hyperparameters in the state: read, set, scheduled, also while a step is compiled."""
 
+import functools
 from typing import Any
 
 import mlx.core as mx
@@ -99,6 +100,29 @@ def test_integers_masks_and_what_is_named_stay_as_they_are() -> None:
     assert set(state.hyperparams) == {"learning_rate", "b1", "eps_root", "weight_decay"}
     factored = mo.inject_hyperparams(mo.scale_by_factored_rms)(min_dim_size_to_factor=4, step_offset=2)
     assert set(factored.init(PARAMS).hyperparams) == {"decay_rate", "epsilon"}
+
+
+def test_an_array_of_one_element_is_a_hyperparameter() -> None:
+    tx = mo.inject_hyperparams(mo.clip)(mx.array(0.5))
+    assert tree.get(tx.init(PARAMS), "max_delta").item() == 0.5
+    assert updates_of(tx, 1)[0]["w"].tolist() == [0.5, 0.5]
+
+
+def test_a_partial_factory_has_the_annotations_of_its_function() -> None:
+    tx = mo.inject_hyperparams(functools.partial(mo.scale_by_factored_rms, step_offset=1))(decay_rate=1)
+    assert set(tx.init(PARAMS).hyperparams) == {"decay_rate", "epsilon"}
+
+
+def test_what_is_injected_sees_parameters_and_memory_as_they_are_stored() -> None:
+    def storing(rate: float) -> mo.GradientTransformation:
+        def update(updates: Any, state: Any, params: Any) -> Any:
+            assert [leaf.dtype for leaf in (params["w"], state["m"])] == [mx.bfloat16] * 2
+            return tree.scale(rate, updates), state
+
+        return mo.GradientTransformation(lambda params: {"m": params["w"]}, update, as_stored=True)
+
+    tx, params = mo.inject_hyperparams(storing)(0.5), {"w": mx.ones((2,), mx.bfloat16)}
+    assert tx.update(params, tx.init(params), params)[0]["w"].tolist() == [0.5, 0.5]
 
 
 def test_a_function_without_annotations_is_read_by_its_values() -> None:

@@ -687,6 +687,16 @@ def test_filters_see_parameters_at_init_and_at_update() -> None:
         assert [moved[name][0].item() for name in "ab"] == [-1.0, -2.0]
 
 
+def test_a_parameter_that_several_filters_take_goes_to_the_first_of_them() -> None:
+    for module in (ours, theirs):
+        parts = [module.SGD(1.0), module.SGD(2.0), module.SGD(3.0)]
+        optimizer = module.MultiOptimizer(parts, [lambda path, leaf: path != "b", lambda path, leaf: path != "c"])
+        moved = optimizer.apply_gradients(
+            {name: mx.ones((1,)) for name in "ab"}, {name: mx.zeros((1,)) for name in "ab"}
+        )
+        assert [moved[name].item() for name in "ab"] == [-1.0, -2.0]
+
+
 def has_axes(axes: int, path: str, leaf: mx.array) -> bool:
     del path
     return leaf.ndim == axes
@@ -730,6 +740,14 @@ def test_clip_grad_norm(max_norm: float) -> None:
     assert tree.allclose(clipped, expected, rtol=1e-6)
     assert mx.allclose(norm, expected_norm, rtol=1e-6)
     assert shape_of(clipped) == shape_of(expected)
+
+
+@pytest.mark.parametrize(("size", "max_norm"), [(1e-6, 1e-6), (3e-6, 1e-6), (0.0, 0.0), (0.0, 1.0)])
+def test_clip_grad_norm_of_what_hardly_is_there(size: float, max_norm: float) -> None:
+    (clipped, _), (expected, _) = (
+        module.clip_grad_norm({"w": mx.array([size])}, max_norm) for module in (ours, theirs)
+    )
+    assert mx.allclose(clipped["w"], expected["w"], rtol=1e-6, atol=0.0)
 
 
 def test_clip_grad_norm_keeps_dtypes_and_sums_in_float32() -> None:

@@ -339,6 +339,7 @@ def test_transition_begin_holds_the_first_value() -> None:
 def test_an_exponential_stops_at_its_end_value() -> None:
     assert exponential_decay(1.0, 0.5, end_value=0.3)(mx.array([2, 3, 50])).tolist() == mx.full((3,), 0.3).tolist()
     assert exponential_decay(-1.0, 2.0, end_value=-5.0)(50).item() == -5.0
+    assert exponential_decay(1.0, 2.0, end_value=5.0)(mx.array([2, 3, 50])).tolist() == [4.0, 5.0, 5.0]
     assert exponential_decay(0.0, 2.0)(mx.array([0, 100, LARGEST_COUNT])).tolist() == [0.0, 0.0, 0.0]
 
 

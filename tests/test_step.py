@@ -145,6 +145,13 @@ def test_numbers_as_extras_do_not_retrace() -> None:
     assert len(traces) == 1
 
 
+def test_a_value_that_is_passed_wins_over_the_loss_of_the_step() -> None:
+    step = mo.compile_step(lambda params: 7.0 * mx.sum(params["b"]), scale_by_value())
+    params = {"b": mx.array([1.0])}
+    assert step(params, mo.EmptyState(), value=0.5)[0]["b"].item() == 1.0 + 0.5 * 7.0
+    assert step(params, mo.EmptyState())[0]["b"].item() == 1.0 + 7.0 * 7.0
+
+
 def test_missing_and_misspelt_extras_are_errors_in_a_compiled_step() -> None:
     step = mo.compile_update(scale_by_value())
     with pytest.raises(TypeError, match="scale_by_value: update needs the extra argument 'value'"):
@@ -294,6 +301,22 @@ def test_trees_that_only_differ_in_their_containers_are_different_programs() -> 
         new, _ = update(pair, tx.init(pair), pair)
         assert type(new) is type(pair)
         assert tree.paths(new) == tree.paths(pair)
+
+
+def test_containers_of_one_name_are_different_programs() -> None:
+    def made() -> Any:
+        class Line(NamedTuple):
+            w: Any
+
+        return Line
+
+    kinds = [made() for _ in range(3)]
+    tx = mo.sgd(0.25)
+    step = mo.compile_update(tx)
+    for kind in kinds:
+        params = kind(mx.array(1.0))
+        new, _ = step(params, tx.init(params), params)
+        assert type(new) is kind
 
 
 @pytest.mark.parametrize("rule", [lambda count: 0.1 if count < 10 else 0.01, lambda count: 0.1 * int(count)])

@@ -134,6 +134,7 @@ def test_the_message_shows_the_smallest_example() -> None:
         "    tx = counting()",
         "    params = " + str(caught.value).splitlines()[3].removeprefix("    params = "),
     ]
+    assert str(caught.value).splitlines()[3].count("mx.array(") == 1  # hypothesis begins with larger trees
 
 
 def test_what_is_right_passes() -> None:
@@ -177,6 +178,7 @@ def test_right_schedules_pass() -> None:
     check_schedule(mo.linear_to_zero(0.1, 2**30), decreasing=True)
     check_schedule(lambda count: 1.0 / (1.0 + count))
     check_schedule(lambda count: 0.1)
+    check_schedule(lambda count: mx.where(count % 2 == 0, 1.0, 1.0 + 2.0**-23), increasing=True, decreasing=True)
 
 
 TICKS = itertools.count()
@@ -202,6 +204,28 @@ TICKS = itertools.count()
             mo.linear_schedule(0.0, 1.0, 10),
             {"boundaries": {9: 1.0}},
             r"value stated at a boundary\. At count 9 it is 0\.8",
+        ),
+        (
+            lambda count: 0.1 * (count == count) + 1e-8,
+            {"boundaries": {9: 0.1}},
+            r"value stated at a boundary\. At count 9",
+        ),
+        (
+            lambda count: mx.where(count == 5001, 2.0, 0.5),
+            {"boundaries": {5000: 0.5}, "between": (0, 1)},
+            r"At count 5001",
+        ),
+        (
+            lambda count: mx.where(count == 4999, 2.0, 0.5),
+            {"boundaries": {5000: 0.5}, "between": (0, 1)},
+            r"At count 4999",
+        ),
+        (mo.linear_schedule(0.0, 1.0, 10), {"between": (0.5, 1.0)}, r"stays between 0\.5 and 1\. At count 0"),
+        (lambda count: 0.0 * mx.array(count) + float(next(TICKS)), {}, r"is the same compiled\. At count 0"),
+        (
+            lambda count: 0.5 if getattr(count, "shape", None) == () else 0.1,
+            {},
+            r"gives a 0-d array what it gives an array",
         ),
         (0.1, {}, r"check_schedule: schedule must be a function of a count, got 0\.1"),
     ],

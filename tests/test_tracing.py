@@ -33,6 +33,7 @@ def test_numbers_are_inputs_only_inside_a_step() -> None:
 def test_counts_stay_whole() -> None:
     count = one(2**31 - 1)
     assert (count.dtype, count.item()) == (mx.int32, 2**31 - 1)
+    assert (one(2**31).dtype, one(-(2**31)).dtype) == (mx.float32, mx.int32)
 
 
 def test_numbers_that_are_no_counts_do_not_wrap_and_keep_their_sign() -> None:
@@ -96,6 +97,7 @@ def test_comparisons_and_conditions_are_decided() -> None:
 def test_numbers_print_and_hash_as_python_does() -> None:
     assert (repr(one(0.1)), f"{one(0.125):.2f}", int(one(7))) == ("0.1", "0.12", 7)
     assert hash(one(0.1)) == hash(0.1)
+    assert (round(one(0.126), 2), round(one(2.6)), math.trunc(one(-2.6))) == (0.13, 3, -2)
 
 
 def test_assignment_in_place_makes_another_number() -> None:
@@ -131,6 +133,7 @@ def test_what_changes_nothing_is_left_out_but_makes_an_array_of_its_own(tmp_path
     assert operations(x + one(0.0)) == operations(one(1.0) * x) == 0
     assert operations(scalar + one(0.0)) > 0
     assert operations(x - one(0.0)) > 0
+    assert (one(1.0) ** mx.array([2.0, 3.0])).tolist() == [1.0, 1.0]
     same = x * one(1.0)
     same += 1.0
     assert (x.tolist(), same.tolist()) == ([1.0], [2.0])
@@ -159,6 +162,36 @@ def test_functions_are_rebound_all_the_way_down() -> None:
     tenfold = rebound(outer(1.0, 3.0), lambda value: 10 * value if isinstance(value, float) else value)
     assert outer(1.0, 3.0)(5) == 114.0
     assert tenfold(5) == 50.0 + 1000.0 + 900.0
+
+
+def test_arguments_by_keyword_are_kept_and_those_of_a_partial_function_replaced() -> None:
+    def outer(a: float) -> Callable[..., float]:
+        def below(x: float, *, b: float = 100.0) -> float:
+            return a * x + b
+
+        return below
+
+    tenfold = rebound(outer(1.0), lambda value: 10 * value)
+    assert tenfold(5.0) == 50.0 + 100.0
+    assert rebound(functools.partial(outer(1.0), b=3.0), lambda value: 10 * value)(5.0) == 50.0 + 30.0
+
+
+def test_what_two_functions_share_they_share_as_a_copy() -> None:
+    def outer(a: float) -> Callable[[], list[Any]]:
+        def base() -> float:
+            return a
+
+        def one() -> Any:
+            return base
+
+        def other() -> Any:
+            return base
+
+        return lambda: [one(), other()]
+
+    first, second = rebound(outer(1.0), lambda value: 10 * value)()
+    assert first is second
+    assert first() == 10.0
 
 
 def test_what_has_nothing_to_replace_stays_the_same() -> None:
@@ -227,6 +260,8 @@ def test_integers_become_inputs_only_where_that_is_asked_for() -> None:
     assert type(program.inside(factory(3))()) is int
     assert isinstance(program.inside(factory(3), integers=True)(), Number)
     assert inside(factory(3))() == 3
+    both = factory(3)
+    assert [type(program.inside(both, integers=integers)()) for integers in (False, True)] == [int, Number]
 
 
 def test_scalars_beside_leaves_are_made_once() -> None:
@@ -245,6 +280,19 @@ def test_scalars_beside_leaves_are_made_once() -> None:
     assert seen[2] is scalar
 
 
+def test_what_is_gone_lends_its_id_to_nothing_else() -> None:
+    """A program knows functions and scalars by their ids, which Python gives to others as soon as these are gone."""
+
+    def factory(rate: Any) -> Callable[..., Any]:
+        return lambda *leaves: rate
+
+    program = TracedProgram({})
+    for value in range(20):
+        assert program.inside(factory(float(value)))().value == value
+        scalar_of_leaves = program.on_leaves(factory(mx.array(float(value))), with_path=False)
+        assert scalar_of_leaves("w", mx.ones((2,))).item() == value
+
+
 # What a state holds
 
 
@@ -260,6 +308,7 @@ def test_a_held_value_calculates() -> None:
     held = Held(mx.array(0.25), "rate")
     assert (1 - held).item() == 0.75
     assert (mx.ones((2,)) * held).tolist() == [0.25, 0.25]
+    assert {held: "known"}[held] == "known"
     assert mx.where(held < 0.5, 1.0, 2.0).item() == 1.0
     assert mx.where(mx.array([0.1, 0.9]) > held, 1.0, 0.0).tolist() == [0.0, 1.0]
 

@@ -354,3 +354,39 @@ def test_lion_follows_its_formula_for_any_decays(b1: float, b2: float) -> None:
         updates, state = tx.update({"w": mx.array(g)}, state)
         assert updates["w"].item() == (expected > 0) - (expected < 0)
     assert mo.scale_by_lion(0.5, 0.5).update({"w": mx.array(float("inf"))}, tx.init({"w": mx.array(0.0)}))[0]["w"] == 1
+
+
+# Settings that no reference run has
+
+
+def test_the_memory_of_a_fine_tuning_run_starts_at_its_offset() -> None:
+    """Up to there the age is 1, at which nothing is remembered."""
+    steps = outputs(mo.scale_by_factored_rms(step_offset=2), [4.0, -0.5, 2.0, 1.0])
+    power = 2.0**-0.8 * 1.0 + (1 - 2.0**-0.8) * 2.0**2
+    assert steps == pytest.approx([1.0, -1.0, 1.0, 1 / math.sqrt(power)], rel=1e-6)
+
+
+def test_the_eps_of_amsgrad_inside_the_root() -> None:
+    mu = nu = largest = 0.0
+    tx = mo.scale_by_amsgrad(0.8, 0.9, 0.25, 4.0, bias_correction_mu=False, bias_correction_nu=False)
+    for g, step in zip(GRADS, outputs(tx), strict=True):
+        mu, nu = 0.8 * mu + 0.2 * g, 0.9 * nu + 0.1 * g**2
+        largest = max(largest, nu)
+        assert step == pytest.approx(mu / (math.sqrt(largest + 4.0) + 0.25), rel=1e-5)
+
+
+@pytest.mark.parametrize("in_sqrt", [True, False])
+def test_a_corrected_variance_is_that_of_the_corrected_mean(in_sqrt: bool) -> None:
+    mu = nu = 0.0
+    tx = mo.scale_by_stddev(0.8, 0.01, eps_in_sqrt=in_sqrt, bias_correction=True)
+    for count, (g, step) in enumerate(zip(GRADS, outputs(tx), strict=True), start=1):
+        mu, nu, known = 0.8 * mu + 0.2 * g, 0.8 * nu + 0.2 * g**2, 1 / (1 - 0.8**count)
+        variance = max(known * nu - (known * mu) ** 2, 0.0)
+        root = math.sqrt(variance + 0.01) if in_sqrt else math.sqrt(variance) + 0.01
+        assert step == pytest.approx(g / root, rel=1e-3)
+
+
+@pytest.mark.parametrize("in_sqrt", [True, False])
+def test_a_sum_of_squares_that_is_zero_gives_zero(in_sqrt: bool) -> None:
+    tx = mo.scale_by_rss(0.0, 0.0, eps_in_sqrt=in_sqrt)
+    assert outputs(tx, [0.0, 3.0, 0.0]) == [0.0, 1.0, 0.0]
