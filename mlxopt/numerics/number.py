@@ -169,4 +169,3 @@ for _name in (*TWO_SIDED, *COMPARISONS, *ONE_SIDED):
 for _name in TWO_SIDED:
     setattr(Held, f"__r{_name}__", _held(getattr(operator, _name), reflected=True))
     setattr(Held, f"__i{_name}__", _held(getattr(operator, _name)))
-Held.__hash__ = mx.array.__hash__  # type: ignore[method-assign]  # which defining __eq__ takes away
