@@ -200,13 +200,13 @@ ENTRIES = [
     recipe(
         "adafactor",
         mo.adafactor,
-        kernels=Kernels(22, 24, MEANS),
+        kernels=Kernels(16, 18, MEANS),
         min_dim_size_to_factor=2,
     ),
     recipe(
         "adafactor momentum",
         mo.adafactor,
-        kernels=Kernels(15, 16, MEANS),
+        kernels=Kernels(12, 13, MEANS),
         min_dim_size_to_factor=1,
         momentum=0.9,
         multiply_by_parameter_scale=False,

@@ -41,37 +41,16 @@ def total(x: mx.array) -> mx.array:
         >>> total(mx.full((2**20,), 0.5)), total(mx.ones((3,)))
         (array(524288, dtype=float32), array(3, dtype=float32))
     """
-    return _folded(mx.sum, mx.add, x)
-
-
-def largest_magnitude(x: mx.array) -> mx.array:
-    """Find the largest magnitude of an array that is not empty."""
-    return _folded(mx.max, mx.maximum, mx.abs(x))
-
-
-def _folded(fold: Callable[..., mx.array], join: Callable[[mx.array, mx.array], mx.array], x: mx.array) -> mx.array:
     if x.size <= 4096:
-        return fold(x)
+        return mx.sum(x)
     if x.ndim > 1 and 64 <= x.shape[0] <= 4096:
         # No reshape: gradients of matrices often come transposed, and would be copied.
-        return _folded(fold, join, fold(x, axis=0))
+        return total(mx.sum(x, axis=0))
     rows = min(64, x.size // 1024)
     whole = x.size // (rows * 1024) * (rows * 1024)
     flat = x.reshape(-1)
-    folded = _folded(fold, join, fold(flat[:whole].reshape(-1, rows, 1024), axis=1))
-    return folded if whole == x.size else join(folded, _folded(fold, join, flat[whole:]))
-
-
-def scale_for_squares(largest: mx.array) -> mx.array:
-    """Choose a power of 2 for numbers up to a magnitude, so that sums of their squares neither overflow nor vanish.
-
-    It is 1 for all but extreme numbers; the others it takes near 1, and loses no digit of them.
-
-    Example:
-        >>> scale_for_squares(mx.array([1e30, 3.0, 1e-30])) == mx.array([2.0**-84, 1.0, 2.0**84])
-        array([True, True, True], dtype=bool)
-    """
-    return mx.where(largest > 2.0**46, 2.0**-84, mx.where(largest < 2.0**-40, 2.0**84, 1.0))
+    sums = total(mx.sum(flat[:whole].reshape(-1, rows, 1024), axis=1))
+    return sums if whole == x.size else sums + total(flat[whole:])
 
 
 def is_small(x: mx.array) -> bool:
@@ -79,20 +58,19 @@ def is_small(x: mx.array) -> bool:
     return x.size <= SMALL
 
 
-def laid_end_to_end(arrays: Sequence[mx.array]) -> list[mx.array]:
-    """Join small arrays, floating and of one dtype, to a few that are larger; empty ones are left out."""
+def sum_of_small(measure: Callable[[mx.array], mx.array], arrays: Sequence[mx.array]) -> mx.array:
+    """Sum what a function makes of the elements of small arrays, laid end to end."""
     room: dict[mx.Dtype, int] = {}
     bundles: dict[mx.Dtype, list[list[mx.array]]] = {}
     for array in arrays:
         wide = floating(array)
-        if not wide.size:
-            continue
         if room.get(wide.dtype, -1) < wide.size:
             bundles.setdefault(wide.dtype, []).append([])
             room[wide.dtype] = BUNDLE
         bundles[wide.dtype][-1].append(wide.reshape(-1))
         room[wide.dtype] -= wide.size
-    return [mx.concatenate(bundle) for of_one_dtype in bundles.values() for bundle in of_one_dtype]
+    joined = [mx.concatenate(bundle) for of_one_dtype in bundles.values() for bundle in of_one_dtype]
+    return add_up([total(measure(bundle)) for bundle in joined])
 
 
 def add_up(scalars: Sequence[mx.array]) -> mx.array:
@@ -115,8 +93,7 @@ def safe_norm(
         >>> safe_norm(mx.array([3.0, 4.0])), mx.grad(safe_norm)(mx.zeros((2,)))
         (array(5, dtype=float32), array([0, 0], dtype=float32))
     """
-    power, scale = _sum_of_squares(x, axis, keepdims)
-    return _safe_root(power, scale, min_norm)
+    return _safe_root(_sum_of_squares(x, axis, keepdims), min_norm)
 
 
 def safe_root_mean_squares(
@@ -134,23 +111,17 @@ def safe_root_mean_squares(
         >>> safe_root_mean_squares(mx.array([3.0, 3.0])), safe_root_mean_squares(mx.zeros((0,)), 1e-3)
         (array(3, dtype=float32), array(0.001, dtype=float32))
     """
-    power, scale = _sum_of_squares(x, axis, keepdims)
-    return _safe_root(power / max(x.size / max(power.size, 1), 1), scale, min_rms)
+    power = _sum_of_squares(x, axis, keepdims)
+    return _safe_root(power / max(x.size / max(power.size, 1), 1), min_rms)
 
 
-def _sum_of_squares(x: mx.array, axis: int | list[int] | None, keepdims: bool) -> tuple[mx.array, mx.array]:
-    """The sum of squares of scaled numbers, and their scale."""
-    wide, scale = widen(x), mx.array(1.0)
+def _sum_of_squares(x: mx.array, axis: int | list[int] | None, keepdims: bool) -> mx.array:
+    squares = abs_sq(widen(x))
     if axis is None:
-        if x.size:
-            scale = scale_for_squares(largest_magnitude(wide))
-        return total(abs_sq(wide * scale)).reshape((1,) * x.ndim if keepdims else ()), scale
-    if x.size:
-        scale = scale_for_squares(mx.max(mx.abs(wide), axis=axis, keepdims=True))
-    power = mx.sum(abs_sq(wide * scale), axis=axis, keepdims=keepdims)
-    return power, scale.reshape(power.shape) if x.size else scale
+        return total(squares).reshape((1,) * x.ndim if keepdims else ())
+    return mx.sum(squares, axis=axis, keepdims=keepdims)
 
 
-def _safe_root(power: mx.array, scale: mx.array, lowest: float) -> mx.array:
-    below = power <= mx.square(lowest * scale)
-    return mx.where(below, lowest, mx.sqrt(mx.where(below, 1.0, power)) / scale)
+def _safe_root(square: mx.array, lowest: float) -> mx.array:
+    below = square <= lowest * lowest
+    return mx.where(below, lowest, mx.sqrt(mx.where(below, 1.0, square)))

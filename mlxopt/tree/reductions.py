@@ -8,50 +8,22 @@ from typing import Literal
 import mlx.core as mx
 
 from mlxopt.numerics.dtypes import floating, widen
-from mlxopt.numerics.sums import abs_sq, add_up, is_small, laid_end_to_end, largest_magnitude, scale_for_squares, total
+from mlxopt.numerics.sums import abs_sq, add_up, is_small, sum_of_small, total
 from mlxopt.tree.dtypes import require_array, require_same_shape
 from mlxopt.tree.structure import MaskedNode, Tree, leaves, map
 
-Parts = tuple[Tree, list[mx.array]]
-"""A tree with holes in place of its small leaves, and these laid end to end."""
 
-
-def _parts(tree: Tree) -> Parts:
+def _sum_of(measure: Callable[[mx.array], mx.array], tree: Tree) -> mx.array:
+    """Sum over the leaves what a function makes of the elements of each."""
     small: list[mx.array] = []
 
-    def large(leaf: mx.array) -> mx.array | MaskedNode:
+    def summed_or_small(leaf: mx.array) -> mx.array | MaskedNode:
         if not is_small(require_array(leaf)):
-            return floating(leaf)
+            return total(measure(floating(leaf)))
         small.append(leaf)
         return MaskedNode()
 
-    return map(large, tree), laid_end_to_end(small)
-
-
-def _sum_of(measure: Callable[[mx.array], mx.array], parts: Parts) -> mx.array:
-    """Sum what a function makes of the elements."""
-    large, small = parts
-    sums = leaves(map(lambda leaf: total(measure(leaf)), large))
-    return add_up([*sums, add_up([total(measure(bundle)) for bundle in small])])
-
-
-def _largest(parts: Parts) -> mx.array:
-    large, small = parts
-    sizes = [*leaves(map(largest_magnitude, large)), *[largest_magnitude(bundle) for bundle in small]]
-    return reduce(mx.maximum, sizes, mx.zeros((), mx.float32))
-
-
-def scaled_norm(tree: Tree) -> tuple[mx.array, mx.array]:
-    """Measure the Euclidean norm of a scaled tree, and name the scale: the norm itself may be more than a float holds.
-
-    Example:
-        >>> length, scale = scaled_norm({"a": mx.array([3e38, 3e38])})
-        >>> length / scale, length / (1e38 * scale)
-        (array(inf, dtype=float32), array(4.24264, dtype=float32))
-    """
-    parts = _parts(tree)
-    scale = scale_for_squares(_largest(parts))
-    return mx.sqrt(_sum_of(lambda x: abs_sq(x * scale), parts)), scale
+    return add_up([*leaves(map(summed_or_small, tree)), sum_of_small(measure, small)])
 
 
 def sum(tree: Tree) -> mx.array:
@@ -61,7 +33,7 @@ def sum(tree: Tree) -> mx.array:
         >>> sum({"a": mx.array([1.0, 2.0]), "b": mx.array(3.0)})
         array(6, dtype=float32)
     """
-    return _sum_of(lambda x: x, _parts(tree))
+    return _sum_of(lambda x: x, tree)
 
 
 def vdot(tree: Tree, other: Tree) -> mx.array:
@@ -102,9 +74,7 @@ def min(tree: Tree) -> mx.array:
 
 
 def norm(tree: Tree, ord: Literal[1, 2, "inf"] = 2, *, squared: bool = False) -> mx.array:
-    """Measure the tree as one long vector: in float32, or float64 where a leaf is.
-
-    The Euclidean norm holds wherever it is a float, also where the squares are not.
+    """Measure the tree as one long vector, in float32 whatever the dtypes of its leaves.
 
     Args:
         tree: Tree of arrays.
@@ -118,12 +88,13 @@ def norm(tree: Tree, ord: Literal[1, 2, "inf"] = 2, *, squared: bool = False) ->
         array(9486.83, dtype=float32)
     """
     if ord == 2:
-        scaled, scale = scaled_norm(tree)
-        length = scaled / scale
-    elif ord == 1:
-        length = _sum_of(mx.abs, _parts(tree))
+        power = _sum_of(abs_sq, tree)
+        return power if squared else mx.sqrt(power)
+    if ord == 1:
+        length = _sum_of(mx.abs, tree)
     elif ord == "inf":
-        length = _largest(_parts(tree))
+        sizes = [mx.max(mx.abs(floating(leaf))) for leaf in leaves(tree) if leaf.size]
+        length = reduce(mx.maximum, sizes, mx.zeros((), mx.float32))
     else:
         raise ValueError(f"tree.norm: ord must be 1, 2 or 'inf', got {ord!r}. Pick one of them.")
     return mx.square(length) if squared else length
