@@ -83,7 +83,11 @@ def compare(other: Path, names: list[str], rounds: int, eager: bool) -> None:
     print("| workload | this ms | other ms | ratio (quartiles) |\n| --- | --- | --- | --- |")
     for name in names:
         workers = [Worker(checkout, name, eager) for checkout in (HERE, other.resolve())]
-        times = [[worker.round() for worker in workers] for _ in range(rounds)]
+        times = []
+        for index in range(rounds):  # each goes first in every other round: the first is a little slower
+            turn = workers if index % 2 else workers[::-1]
+            measured = [worker.round() for worker in turn]
+            times.append(measured if index % 2 else measured[::-1])
         for worker in workers:
             worker.stop()
         this, that = (statistics.median(column) for column in zip(*times, strict=True))
