@@ -158,3 +158,24 @@ def sign(x: mx.array) -> mx.array:
     """
     # The quotient is 0 for every number, and unlike a select it does not keep the CPU kernel from being vectorized.
     return mx.sign(x) + number(0.0) / (number(1.0) + mx.abs(x))
+
+
+def nonnegative(x: mx.array) -> mx.array:
+    """Put zeros in the place of negative numbers, which only rounding can have made; NaN stays.
+
+    Example:
+        >>> nonnegative(mx.array([-1e-9, 2.0]))
+        array([0, 2], dtype=float32)
+    """
+    return mx.maximum(x, number(0.0))
+
+
+def unless_zero(divisor: mx.array, quotient: mx.array) -> mx.array:
+    """Put zeros where what a quotient was divided by is zero.
+
+    Example:
+        >>> unless_zero(mx.array([0.0, 4.0]), mx.array([float("nan"), 2.0]))
+        array([0, 2], dtype=float32)
+    """
+    nothing = number(0.0)
+    return mx.where(divisor == nothing, nothing, quotient)

@@ -7,6 +7,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates
 from mlxopt.combine import chain
+from mlxopt.numerics.scalars import unless_zero
 from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -47,11 +48,10 @@ def scale_by_rss(
     ) -> tuple[Updates, ScaleByRssState]:
         del params
         total = tree.map(lambda g, s: s + abs_sq(g), updates, state.sum_of_squares)
-        nothing = 0.0
 
         def normalized(g: mx.array, s: mx.array) -> mx.array:
             root = mx.sqrt(s + eps) if eps_in_sqrt else mx.sqrt(s) + eps
-            return mx.where(s == nothing, nothing, g / root)
+            return unless_zero(s, g / root)
 
         return tree.map(normalized, updates, total), ScaleByRssState(total)
 

@@ -8,7 +8,7 @@ from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Params, ScalarOrSchedule, Updates, identity
 from mlxopt.combine import chain
 from mlxopt.numerics import scalars
-from mlxopt.numerics.scalars import new_count, safe_increment
+from mlxopt.numerics.scalars import new_count, nonnegative, safe_increment
 from mlxopt.numerics.sums import abs_sq
 from mlxopt.readable import readable
 from mlxopt.transforms.momentum import trace
@@ -119,10 +119,9 @@ def scale_by_stddev(
         mu = tree.update_moment(updates, state.mu, decay, 1)
         nu = tree.update_moment(updates, state.nu, decay, 2)
         known = 1 / scalars.bias_correction(decay, count) if bias_correction else 1.0
-        nothing = 0.0
 
         def standardized(g: mx.array, m: mx.array, v: mx.array) -> mx.array:
-            variance = mx.maximum(known * v - abs_sq(known * m), nothing)
+            variance = nonnegative(known * v - abs_sq(known * m))
             return g / (mx.sqrt(variance + eps) if eps_in_sqrt else mx.sqrt(variance) + eps)
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)
