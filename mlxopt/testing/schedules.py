@@ -7,10 +7,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxopt.numerics.scalars import LARGEST_COUNT
 from mlxopt.testing.checking import LawBrokenError
 
-LAST = 2**31 - 1
-EDGES = [0, 1, 2, 3, 2**24 - 1, 2**24, 2**24 + 1, 2**30, LAST - 1, LAST]
+EDGES = [0, 1, 2, 3, 2**24 - 1, 2**24, 2**24 + 1, 2**30, LARGEST_COUNT - 1, LARGEST_COUNT]
+"""The ends of the counts, and where float32 no longer tells one from the next."""
 
 
 def check_schedule(
@@ -41,7 +42,7 @@ def check_schedule(
     """
     if not callable(schedule):
         raise TypeError(f"check_schedule: schedule must be a function of a count, got {schedule!r}. Pass a schedule.")
-    named = [max(min(count + step, LAST), 0) for count in boundaries or {} for step in (-1, 0, 1)]
+    named = [max(min(count + step, LARGEST_COUNT), 0) for count in boundaries or {} for step in (-1, 0, 1)]
     counts = sorted({*range(horizon), *EDGES, *named})
     curve = _numbers(schedule, "an array of counts", mx.array(counts, mx.int32))
     by_count = dict(zip(counts, curve, strict=True))

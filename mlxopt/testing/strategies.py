@@ -7,6 +7,7 @@ import mlx.core as mx
 from hypothesis import strategies as st
 
 from mlxopt import tree
+from mlxopt.numerics.scalars import LARGEST_COUNT
 from mlxopt.schedules.combinators import with_warmup
 from mlxopt.schedules.curve import Curve
 from mlxopt.schedules.decay import constant_schedule, cosine_decay, linear_schedule
@@ -63,7 +64,7 @@ def counts(horizon: int = 1000) -> st.SearchStrategy[int]:
     Args:
         horizon: Largest of the small ones.
     """
-    return st.integers(0, horizon) | st.integers(0, 2**31 - 1)
+    return st.integers(0, horizon) | st.integers(0, LARGEST_COUNT)
 
 
 @st.composite
