@@ -11,7 +11,20 @@ from typing_extensions import Self
 from mlxopt.numerics.dtypes import LOW_PRECISION
 
 
-class Number(mx.array):
+class _Standing(mx.array):
+    """An array that stands for something else, and can be told from an ordinary one.
+
+    Args:
+        array: The array.
+    """
+
+    def __init__(self, array: mx.array) -> None:
+        super().__init__(0, array.dtype)
+        self[...] = array  # the array itself, where the constructor would put a copy into every kernel
+        self.plain = array
+
+
+class Number(_Standing):
     """A Python number while a program is traced: with other numbers it is one, beside an array it is an input.
 
     ``mx.compile`` prints Python numbers into the source of kernels, and compiles a new kernel for each other value. To
@@ -27,10 +40,8 @@ class Number(mx.array):
     value: float
 
     def __init__(self, value: float, array: mx.array, make: Callable[[float], Any]) -> None:
-        super().__init__(0, array.dtype)
-        self[...] = array  # the array itself, where the constructor would put a copy into every kernel
+        super().__init__(array)
         self.value = value
-        self._array = array
         self._make = make
 
     def __float__(self) -> float:
@@ -68,7 +79,7 @@ class Number(mx.array):
 
     def _beside(self, other: mx.array) -> mx.array:
         """The array to calculate with; like a Python number it does not widen what is beside it."""
-        return self._array.astype(other.dtype) if other.dtype in LOW_PRECISION else self._array
+        return self.plain.astype(other.dtype) if other.dtype in LOW_PRECISION else self.plain
 
 
 NEUTRAL = {"add": 0, "mul": 1}
@@ -76,27 +87,27 @@ NEUTRAL = {"add": 0, "mul": 1}
 
 
 def _binary(name: str, reflected: bool) -> Callable[[Number, Any], Any]:
-    plain: Callable[[Any, Any], Any] = getattr(operator, name)
+    operation: Callable[[Any, Any], Any] = getattr(operator, name)
 
     def operate(self: Number, other: Any) -> Any:
         if isinstance(other, Number):
             other = other.value
         if isinstance(other, (int, float)):
-            result = plain(other, self.value) if reflected else plain(self.value, other)
+            result = operation(other, self.value) if reflected else operation(self.value, other)
             return result if isinstance(result, bool) else self._make(result)
         if not isinstance(other, mx.array):
             return NotImplemented
         if other.ndim and mx.issubdtype(other.dtype, mx.inexact) and self.value == NEUTRAL.get(name):
             return other.astype(other.dtype)  # an array of its own, which may be changed in place
         own = self._beside(other)
-        return plain(other, own) if reflected else plain(own, other)
+        return operation(other, own) if reflected else operation(own, other)
 
     return operate
 
 
 def _unary(name: str) -> Callable[[Number], Any]:
-    plain: Callable[[Any], Any] = getattr(operator, name)
-    return lambda self: self._make(plain(self.value))
+    operation: Callable[[Any], Any] = getattr(operator, name)
+    return lambda self: self._make(operation(self.value))
 
 
 TWO_SIDED = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
@@ -125,7 +136,7 @@ class NeedsValueError(ValueError):
         )
 
 
-class Held(mx.array):
+class Held(_Standing):
     """A value that a state holds: an array for formulas, but a formula must not depend on what it is.
 
     What is calculated from it and from numbers is held as well.
@@ -136,9 +147,7 @@ class Held(mx.array):
     """
 
     def __init__(self, array: mx.array, name: str) -> None:
-        super().__init__(0, array.dtype)
-        self[...] = array
-        self.plain = array
+        super().__init__(array)
         self._name = name
 
     def __float__(self) -> float:
@@ -151,8 +160,8 @@ class Held(mx.array):
 
 
 def plain(array: mx.array) -> mx.array:
-    """The array itself, where it is a value that a state holds."""
-    return array.plain if isinstance(array, Held) else array
+    """The array itself, where another one stands for something."""
+    return array.plain if isinstance(array, _Standing) else array
 
 
 def _held(operation: Callable[..., mx.array], reflected: bool = False) -> Callable[..., mx.array]:

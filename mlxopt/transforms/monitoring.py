@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, Updates
-from mlxopt.numerics.dtypes import widen
 from mlxopt.readable import readable
+from mlxopt.tree.forms import widened
 
 
 class MonitorState(NamedTuple):
@@ -54,7 +54,7 @@ def monitor(measures: Mapping[str, Callable[..., Any]]) -> GradientTransformatio
         )
 
     def init_fn(params: Params) -> MonitorState:
-        nothing = tree.zeros_like(tree.map(widen, params))
+        nothing = tree.zeros_like(widened(params))
         return MonitorState(tree.zeros_like(measured(nothing, nothing).measurements))
 
     def update_fn(updates: Updates, state: MonitorState, params: Params | None = None) -> tuple[Updates, MonitorState]:

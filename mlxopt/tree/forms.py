@@ -25,7 +25,7 @@ def _is_wide(node: Tree) -> bool:
         return node.dtype not in LOW_PRECISION
     if type(node) is dict:
         return all(_is_wide(part) for part in node.values())
-    return isinstance(node, (tuple, list)) and all(_is_wide(part) for part in node)
+    return node is None or (isinstance(node, (tuple, list)) and all(_is_wide(part) for part in node))
 
 
 def wide_and_fitting(param: mx.array, update: mx.array | None) -> mx.array | None:
