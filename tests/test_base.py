@@ -565,3 +565,46 @@ def test_updates_are_arrays_of_their_own(tx: GradientTransformation) -> None:
     updates["w"] += 5
     updates["b"] += 5
     assert plain((grads, state, new_state)) == before
+
+
+# What an update sees of low precision
+
+
+def looking(seen: list[tuple[mx.Dtype, ...]], as_stored: bool) -> GradientTransformation:
+    """Notes the dtypes of updates, parameters and memory."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        seen.append((updates["w"].dtype, state["m"].dtype, params["w"].dtype))
+        return updates, state
+
+    return GradientTransformation(lambda params: {"m": params["w"]}, update, as_stored=as_stored)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+@pytest.mark.parametrize(
+    "around", [lambda tx: tx, chain, lambda tx: chain(identity(), masked(tx, True, otherwise="zero"))]
+)
+def test_updates_parameters_and_memory_are_float32_inside_and_as_they_were_outside(
+    around: Callable[[GradientTransformation], GradientTransformation], dtype: mx.Dtype
+) -> None:
+    given = {"w": mx.ones((2,), dtype)}
+    seen: list[tuple[mx.Dtype, ...]] = []
+    for as_stored in (False, True):
+        tx = around(looking(seen, as_stored))
+        updates, state = tx.update(given, tx.init(given), given)
+        assert updates["w"].dtype == tree.get(state, "m").dtype == dtype
+    assert seen == [(mx.float32, mx.float32, mx.float32), (mx.float32, dtype, dtype)]
+
+
+def test_a_wrapper_hands_on_all_extras_and_what_is_inside_takes_its_own() -> None:
+    def wrapped(inner: GradientTransformation) -> GradientTransformation:
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            return inner.update(updates, state, params, **extra)
+
+        return GradientTransformation(inner.init, update, inner=[inner])
+
+    tx = wrapped(chain(scale(2.0), wrapped(scale_by_loss()), wrapped(identity())))
+    updates, _ = tx.update({"w": mx.array(1.0)}, tx.init({"w": mx.array(0.0)}), loss=3.0)
+    assert updates["w"].item() == 6.0
+    with pytest.raises(TypeError, match=r"no use for the extra argument 'lsos'\. Did you mean 'loss'"):
+        tx.update({"w": mx.array(1.0)}, tx.init({"w": mx.array(0.0)}), loss=3.0, lsos=3.0)

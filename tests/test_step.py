@@ -245,6 +245,24 @@ def growing(new: mx.array | float) -> GradientTransformation:
     return GradientTransformation(lambda params: {"n": mx.array(0)}, lambda u, state, params=None: (u, {"n": new}))
 
 
+def test_value_fn_runs_the_model_in_the_dtypes_in_which_parameters_are_stored() -> None:
+    seen = []
+
+    def loss_fn(params: Params) -> mx.array:
+        seen.append(params["w"].dtype)
+        return mx.sum(params["w"].astype(mx.float32))
+
+    def update(updates: Any, state: mo.EmptyState, params: Params, *, value_fn: Any) -> Any:
+        assert params["w"].dtype == mx.float32
+        return tree.scale(value_fn(tree.scale(2.0, params)), updates), state
+
+    params = {"w": mx.ones((2,), mx.bfloat16)}
+    step = mo.compile_step(loss_fn, GradientTransformation(mo.identity().init, update))
+    moved, _, _ = step(params, mo.EmptyState())
+    assert seen == [mx.bfloat16, mx.bfloat16]
+    assert moved["w"].tolist() == [5.0, 5.0]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_state_that_changes_its_form_is_an_error(compiled: bool) -> None:
     for new, message in (

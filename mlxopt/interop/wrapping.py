@@ -42,7 +42,7 @@ def as_optimizer(tx: GradientTransformation) -> "TransformationOptimizer":
 
 
 class TransformationOptimizer(Optimizer):
-    """An optimizer of MLX's manners made by :func:`as_optimizer`.
+    """What :func:`as_optimizer` makes: a transformation with the methods of an optimizer of MLX.
 
     Args:
         tx: The transformation.
