@@ -39,7 +39,7 @@ FLOORS = {
     "inspection": 8,
     "coverage": 9,
     "interop": 9,
-    "distributed": 9,
+    "distributed": 8,
     "testing": 9,
 }
 

@@ -1,0 +1,6 @@
+"""Several machines: gradients averaged over ranks, states shared out, steps taken alone, checkpoints in parts."""
+
+from mlxopt.distributed.agreement import DisagreementError as DisagreementError
+from mlxopt.distributed.averaging import average_gradients as average_gradients
+from mlxopt.distributed.exchange import Exchange as Exchange
+from mlxopt.distributed.losses import Averaged as Averaged
