@@ -4,3 +4,7 @@ from mlxopt.distributed.agreement import DisagreementError as DisagreementError
 from mlxopt.distributed.averaging import average_gradients as average_gradients
 from mlxopt.distributed.exchange import Exchange as Exchange
 from mlxopt.distributed.losses import Averaged as Averaged
+from mlxopt.distributed.replicas import ReplicaError as ReplicaError
+from mlxopt.distributed.replicas import check_replicas as check_replicas
+from mlxopt.distributed.replicas import replicate as replicate
+from mlxopt.distributed.waiting import deadline as deadline
