@@ -85,7 +85,7 @@ def check_replicas(replicas: tree.Tree, group: mx.distributed.Group | None = Non
         )
 
 
-def _told(path: str, digests: Sequence[tuple[int, int]]) -> str:
+def _told(path: str, digests: Sequence[Sequence[int]]) -> str:
     apart = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
     if not apart:
         return ""
