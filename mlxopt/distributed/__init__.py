@@ -3,6 +3,8 @@
 from mlxopt.distributed.agreement import DisagreementError as DisagreementError
 from mlxopt.distributed.averaging import average_gradients as average_gradients
 from mlxopt.distributed.exchange import Exchange as Exchange
+from mlxopt.distributed.local import LocalStepsState as LocalStepsState
+from mlxopt.distributed.local import local_steps as local_steps
 from mlxopt.distributed.losses import Averaged as Averaged
 from mlxopt.distributed.replicas import ReplicaError as ReplicaError
 from mlxopt.distributed.replicas import check_replicas as check_replicas

@@ -14,9 +14,13 @@ from mlxopt.distributed.agreement import Forms, forms_of, gathered, require_agre
 from mlxopt.distributed.exchange import Exchange
 from mlxopt.distributed.line import LINE
 from mlxopt.distributed.losses import LossOverRanks
+from mlxopt.distributed.replicas import check_replicas
 
 OF_ONE_RANK = ("batch", "extra")
-"""Arguments of programs that may differ from rank to rank."""
+"""Arguments of programs whose form may differ from rank to rank."""
+
+SAME = ("params", "state", "anchor", "outer_state")
+"""Arguments of programs whose values must be the same on all ranks."""
 
 
 class Ranks:
@@ -26,10 +30,14 @@ class Ranks:
         where: Function to name in errors.
         tx: The transformation, which must be the same on all ranks.
         group: Ranks, or how they exchange gradients.
+        settings: What else must be the same on all ranks.
     """
 
-    def __init__(self, where: str, tx: GradientTransformation, group: mx.distributed.Group | Exchange) -> None:
+    def __init__(
+        self, where: str, tx: GradientTransformation, group: mx.distributed.Group | Exchange, **settings: Any
+    ) -> None:
         self._where, self._tx = where, tx
+        self._settings = {name: repr(value) for name, value in settings.items()}
         self._exchange = group if isinstance(group, Exchange) else Exchange(group)
         if _averages(tx):
             raise ValueError(
@@ -71,6 +79,8 @@ class Ranks:
             if is_first:
                 forms = self._forms(names, trees)
                 require_agreement(where, self._exchange.group, forms)
+                same = {name: node for name, node in zip(names, trees, strict=True) if name in SAME}
+                check_replicas(same, self._exchange.group)
                 agreed.append(forms)
             key = random_key()[...]  # MLX writes the next one into the array itself
             last, returned = run(LINE.end(), *trees)
@@ -84,7 +94,8 @@ class Ranks:
     def _forms(self, names: tuple[str, ...], trees: tuple[Any, ...]) -> Forms:
         shared = {name: node for name, node in zip(names, trees, strict=True) if name not in OF_ONE_RANK}
         spelled = re.sub(" at 0x[0-9a-f]+", "", repr(self._tx))
-        return {"the transformation": spelled, "the exchange": repr(self._exchange), **forms_of(self._where, shared)}
+        same = {"the transformation": spelled, "the exchange": repr(self._exchange), **self._settings}
+        return {**same, **forms_of(self._where, shared)}
 
     def _warn_of_equal_draws(self, before: mx.array) -> None:
         """Every rank finds the same, so that all gather or none does."""
