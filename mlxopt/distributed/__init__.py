@@ -9,4 +9,6 @@ from mlxopt.distributed.losses import Averaged as Averaged
 from mlxopt.distributed.replicas import ReplicaError as ReplicaError
 from mlxopt.distributed.replicas import check_replicas as check_replicas
 from mlxopt.distributed.replicas import replicate as replicate
+from mlxopt.distributed.saving import load as load
+from mlxopt.distributed.saving import save as save
 from mlxopt.distributed.waiting import deadline as deadline

@@ -23,6 +23,8 @@ class DisagreementError(ValueError):
 
 
 class Own:
+    by: str = "leaf"
+
     """Marks a state of which each rank keeps a part of its own, which other ranks need not agree with."""
 
 
@@ -48,7 +50,7 @@ def require_agreement(where: str, group: mx.distributed.Group, forms: Mapping[st
     digest = mx.array(list(hashlib.sha256(text).digest()), mx.uint8)
     if len(set(map(tuple, gathered(group, digest)))) == 1:
         return
-    texts = _texts_of_all(group, text)
+    texts = texts_of_all(group, text)
     first: list[tuple[str, str]] = json.loads(texts[0])
     told = []
     for rank, other in enumerate(texts[1:], 1):
@@ -73,7 +75,7 @@ def _differences(first: Sequence[tuple[str, str]], other: Sequence[tuple[str, st
         for here, there in pairs
         if here != there
     )
-    return found or [next(moved)]
+    return found or [*moved][:1]
 
 
 def gathered(group: mx.distributed.Group, vector: mx.array) -> list[list[int]]:
@@ -83,7 +85,8 @@ def gathered(group: mx.distributed.Group, vector: mx.array) -> list[list[int]]:
     return rows
 
 
-def _texts_of_all(group: mx.distributed.Group, text: bytes) -> list[bytes]:
+def texts_of_all(group: mx.distributed.Group, text: bytes) -> list[bytes]:
+    """The texts of all ranks, which may differ in length."""
     lengths = [row[0] for row in gathered(group, mx.array([len(text)], mx.uint32))]
     padded = mx.array(list(text.ljust(max(lengths))), mx.uint8)
     rows = gathered(group, padded)
