@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from compiler import read_header_once
+from compiler import quicken
 
 # MLX does not write its kernel cache atomically: every worker process gets a folder of its own, before MLX looks.
 _folder = tempfile.mkdtemp(prefix="mlxopt-tests-")
@@ -15,7 +15,7 @@ os.environ["TMPDIR"] = _folder
 tempfile.tempdir = _folder
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the path
-    read_header_once(Path(_folder))
+    quicken(Path(_folder))
 
 _common = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("ci", _common, max_examples=20, derandomize=True, database=None)
