@@ -331,18 +331,25 @@ def test_the_comparison_catches_a_number_that_two_streams_share(
 
 @ON_CPU
 def test_the_compiler_of_the_tests_makes_the_same_code(tmp_path: Path) -> None:
-    """It only finds MLX's header already read."""
+    """It only finds MLX's header already read, and the second time the library that it made."""
     quick, include = shutil.which("g++"), compiler.include_folder()
     assert quick is not None
     others = os.pathsep.join(path for path in os.environ["PATH"].split(os.pathsep) if path != str(Path(quick).parent))
     usual = shutil.which("g++", path=others)
     if usual is None or "mlxopt-tests" not in quick:
         pytest.skip("g++ could not read the header in advance")
-    source = tmp_path / "kernel.cpp"
-    source.write_text(
-        f'#include "{compiler.HEADER}"\nextern "C" float root(float x) {{ return mlx::core::detail::Sqrt()(x); }}\n'
-    )
-    for name, command in (("usual", usual), ("quick", quick)):
+    source, library = tmp_path / "kernel.cpp", tmp_path / "kernel.so"
+
+    def made(command: str, function: str) -> bytes:
+        call = f"mlx::core::detail::{function}()(x)"
+        source.write_text(f'#include "{compiler.HEADER}"\nextern "C" float f(float x) {{ return {call}; }}\n')
         flags = [*compiler.FLAGS, "-w", "-I", str(include)]
-        subprocess.run([command, *flags, str(source), "-o", str(tmp_path / name)], check=True)
-    assert (tmp_path / "usual").read_bytes() == (tmp_path / "quick").read_bytes()
+        subprocess.run([command, *flags, str(source), "-o", str(library)], check=True)
+        return library.read_bytes()
+
+    assert made(quick, "Sqrt") == made(usual, "Sqrt")
+    kept = (Path(quick).parent.parent / "kernels").glob("*.cpp")  # also those of other processes
+    (again,) = (file for file in kept if file.read_text() == source.read_text())
+    again.with_suffix(".so").write_bytes(b"not compiled")
+    assert made(quick, "Sqrt") == b"not compiled"
+    assert made(quick, "Exp") == made(usual, "Exp")

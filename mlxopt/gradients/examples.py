@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.gradients.microbatching import microbatch, require_accumulator
 from mlxopt.numerics.dtypes import widen
+from mlxopt.tree.gradients import value_and_grad
 
 
 def micro_grad(
@@ -46,8 +47,8 @@ def micro_grad(
         form: list[Any] = []
 
         def of_one(leaves: list[mx.array], example: tuple[Any, ...]) -> tuple[mx.array, list[mx.array]]:
-            value, gradient = mx.value_and_grad(lambda own: fun(tree.with_leaves(params, own), *example))(leaves)
-            made = made_of(tree.with_leaves(params, gradient))
+            value, gradient = value_and_grad(lambda at: fun(at, *example), tree.with_leaves(params, leaves))
+            made = made_of(gradient)
             form[:] = [tree.map(lambda _: 0, made)]
             return value, tree.leaves(made)
 

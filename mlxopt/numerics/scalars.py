@@ -28,6 +28,20 @@ def safe_increment(count: mx.array) -> mx.array:
     return mx.where(count < _largest(count.dtype), count + 1, count)
 
 
+def count_if(happened: mx.array, count: mx.array) -> mx.array:
+    """Add one to a counter, as :func:`safe_increment` does, if something happened.
+
+    Args:
+        happened: Truth value.
+        count: Integer array.
+
+    Example:
+        >>> count_if(mx.array(True), mx.array(7)), count_if(mx.array(False), mx.array(7))
+        (array(8, dtype=int32), array(7, dtype=int32))
+    """
+    return mx.where(happened, safe_increment(count), count)
+
+
 def saturating_add(x: mx.array, y: mx.array) -> mx.array:
     """Add integers: in the dtype of the first, and staying at its smallest and largest value instead of wrapping round.
 

@@ -19,7 +19,7 @@ from mlxopt.base import (
 )
 from mlxopt.numerics.dtypes import LARGEST_FLOAT
 from mlxopt.numerics.history import History, new_history, seen, usual
-from mlxopt.numerics.scalars import bias_correction, new_count, safe_increment
+from mlxopt.numerics.scalars import bias_correction, count_if, new_count, safe_increment
 from mlxopt.numerics.sums import safe_norm, safe_root_mean_squares
 from mlxopt.readable import readable
 from mlxopt.tree.reductions import power
@@ -282,7 +282,7 @@ def clip_outliers(window: int = 128, threshold: float | mx.array = 6.0) -> Gradi
         del params
         norm, longest = tree.norm(updates), usual(state.history, threshold)
         is_outlier = (norm > longest) & mx.isfinite(norm)
-        clipped = mx.where(is_outlier, safe_increment(state.total_clipped), state.total_clipped)
+        clipped = count_if(is_outlier, state.total_clipped)
         shrunk = tree.scale(mx.where(is_outlier, longest / norm, 1.0), updates)
         return shrunk, ClipOutliersState(seen(state.history, norm), clipped)
 

@@ -9,6 +9,7 @@ from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, Updates
 from mlxopt.readable import readable
 from mlxopt.signatures import keywords_of
+from mlxopt.tree.gradients import value_and_grad
 from mlxopt.tree.random import first_key
 
 
@@ -61,8 +62,7 @@ def _signs(shape: tuple[int, ...], dtype: mx.Dtype, key: mx.array) -> mx.array:
 
 def _hessian_times(vector: Updates, value_fn: Callable[[Params], mx.array], params: Params) -> Updates:
     def gradient(*leaves: mx.array) -> list[mx.array]:
-        found: list[mx.array] = mx.grad(lambda these: value_fn(tree.with_leaves(params, these)))(list(leaves))
-        return found
+        return tree.leaves(value_and_grad(value_fn, tree.with_leaves(params, leaves))[1])
 
     if not tree.leaves(params):
         return vector
@@ -123,13 +123,8 @@ def gauss_newton_estimator_diag_hessian(
         given = {name: extra[name] for name in asked & extra.keys()}
         if not tree.leaves(params):
             return params, DiagHessianState(next_key)
-
-        def loss_at(leaves: list[mx.array]) -> tuple[mx.array, mx.array]:
-            loss, weight = sampled_loss_fn(tree.with_leaves(params, leaves), own_key, **given)
-            return loss, weight
-
-        (_, weight), found = mx.value_and_grad(loss_at)(tree.leaves(params))
-        squares = tree.map(lambda g: weight * mx.square(g), tree.with_leaves(params, found))
+        (_, weight), found = value_and_grad(lambda at: sampled_loss_fn(at, own_key, **given), params)
+        squares = tree.map(lambda g: weight * mx.square(g), found)
         return squares, DiagHessianState(next_key)
 
     return GradientTransformation(init_fn, update_fn, inner=[], extras=asked)

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Inner, Params, State, Updates, identity, require_transformation
-from mlxopt.numerics.scalars import new_count, safe_increment
+from mlxopt.numerics.scalars import count_if, new_count, safe_increment
 from mlxopt.readable import literal, readable
 
 ShouldSkip = Callable[[Updates, mx.array, Params | None], tuple[mx.array, State]]
@@ -80,7 +80,7 @@ def multi_steps(
         changed, inner_state = tree.where(due, stepped, (tree.zeros_like(updates), state.inner_state))
         return changed, MultiStepsState(
             mx.where(due, 0, arrived),
-            mx.where(due, safe_increment(state.gradient_step), state.gradient_step),
+            count_if(due, state.gradient_step),
             inner_state,
             tree.where(due, tree.zeros_like(gathered), gathered),
             shown,

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Inner, Params, State, Updates, require_transformation
-from mlxopt.numerics.scalars import new_count, safe_increment
+from mlxopt.numerics.scalars import count_if, new_count, safe_increment
 from mlxopt.readable import readable
 from mlxopt.signatures import keywords_of
 
@@ -54,7 +54,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
     ) -> tuple[Updates, ApplyIfFiniteState]:
         finite = tree.all_finite(updates)
         in_a_row = mx.where(finite, 0, safe_increment(state.notfinite_count))
-        in_all = mx.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))
+        in_all = count_if(~finite, state.total_notfinite)
         stepped = inner.update(updates, state.inner_state, params, **extra)
         waited = tree.zeros_like(updates), state.inner_state
         changed, inner_state = tree.where(finite | (in_a_row > max_consecutive_errors), stepped, waited)

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlxopt import checks, tree
 from mlxopt.base import GradientTransformation, Inner, Params, State, Updates, require_transformation
 from mlxopt.numerics.history import History, new_history, seen, usual
-from mlxopt.numerics.scalars import as_scalar, new_count, safe_increment
+from mlxopt.numerics.scalars import as_scalar, count_if, new_count
 from mlxopt.readable import readable
 
 
@@ -71,7 +71,7 @@ def skip_outliers(
         skipped = mx.logical_not(measured <= usual(state.history, threshold))
         stepped = inner.update(updates, state.inner_state, params, **extra)
         changed, inner_state = tree.where(skipped, (tree.zeros_like(updates), state.inner_state), stepped)
-        total = mx.where(skipped, safe_increment(state.total_skipped), state.total_skipped)
+        total = count_if(skipped, state.total_skipped)
         return changed, SkipOutliersState(seen(state.history, measured), skipped, total, inner_state)
 
     return GradientTransformation(
