@@ -20,8 +20,6 @@ from mlxopt.testing.comparing import same
 
 Group = mx.distributed.Group
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 
 @contextmanager
 def eager() -> Iterator[None]:
@@ -245,6 +243,17 @@ def gradients(rank: int, dtype: mx.Dtype = mx.float32) -> Any:
     return tree.cast(
         tree.random_like(key, {**start(), "hole": None, "row": (mx.zeros((3, 1, 2)), mx.zeros((1,)))}), dtype
     )
+
+
+def test_mpi_computes_the_same(two_of_mpi: World) -> None:
+    here, there = two_of_mpi.run(looks_at_other_things)
+    assert same(here, there)
+    for found, wanted in two_of_mpi.run(on_the_wire, mx.float32, None, 64):
+        assert same(found, wanted)
+    for found, _ in two_of_mpi.run(replicated):
+        assert same(found, bits(odd_values(0)))
+    for outcome in two_of_mpi.outcomes(unlike, "dtype"):
+        assert "is bfloat16 (6,) where rank 0 has float32 (6,)" in str(outcome)
 
 
 @pytest.mark.parametrize("bucket_bytes", [4, 64, 2**25])

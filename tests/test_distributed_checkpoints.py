@@ -19,8 +19,6 @@ from mlxopt.testing.comparing import same
 
 Group = mx.distributed.Group
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 BUILT = {
     "adamw": lambda group: mo.adamw(0.05),
     "shard by leaf": lambda group: distributed.shard(mo.adamw(0.05), group),
