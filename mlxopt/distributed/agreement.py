@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
@@ -14,6 +14,8 @@ from mlxopt.tree.structure import children, is_container, is_hole, rebuild
 Forms = dict[str, str]
 """What is at each path, in order."""
 
+T = TypeVar("T")
+
 LISTED = 5
 """Differences of a rank that a message spells out."""
 
@@ -22,15 +24,18 @@ class DisagreementError(ValueError):
     """Ranks would do different things; the message names them and the first paths that differ."""
 
 
-class Own:
-    by: str = "leaf"
+_OF_ONE_RANK: set[type] = set()
 
-    """Marks a state of which each rank keeps a part of its own, which other ranks need not agree with."""
+
+def of_one_rank(kind: type[T]) -> type[T]:
+    """Mark a state of which each rank keeps a part of its own, which other ranks need not agree with."""
+    _OF_ONE_RANK.add(kind)
+    return kind
 
 
 def common(node: Any) -> Any:
     """A tree with holes in the place of what belongs to one rank alone."""
-    if isinstance(node, Own):
+    if type(node) in _OF_ONE_RANK:
         return None
     if not is_container(node) or is_hole(node):
         return node

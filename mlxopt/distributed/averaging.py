@@ -45,8 +45,8 @@ def average_gradients(
 
     def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
         del params
-        with LINE.apart() as together:
+        with LINE.together(tree.leaves(updates)) as behind_all:
             means, _ = exchange.mean(updates)
-            return tree.with_leaves(means, together(tree.leaves(means))), state
+            return tree.with_leaves(means, behind_all(tree.leaves(means))), state
 
     return GradientTransformation(init_fn, update_fn)

@@ -13,6 +13,13 @@ BUCKET_BYTES = 2**25
 """Enough for bandwidth to outweigh latency; messages are copies, so no more than that."""
 
 
+def group_of(where: str, group: Any) -> mx.distributed.Group:
+    """The ranks of a group, by default all that the launcher started."""
+    if group is not None and not isinstance(group, mx.distributed.Group):
+        raise TypeError(f"{where}: group must be one of mx.distributed, got {group!r}. Pass mx.distributed.init().")
+    return mx.distributed.init() if group is None else group
+
+
 class Exchange:
     """How the ranks of a group send gradients to each other.
 
@@ -34,14 +41,10 @@ class Exchange:
         wire: mx.Dtype | None = None,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        if group is not None and not isinstance(group, mx.distributed.Group):
-            raise TypeError(
-                f"Exchange: group must be one of mx.distributed, got {group!r}. Pass mx.distributed.init()."
-            )
+        self.group = group_of("Exchange", group)
         if wire is not None and wire not in LOW_PRECISION:
             raise ValueError(f"Exchange: wire must be mx.bfloat16, mx.float16 or None, got {wire}. Pick one of them.")
         checks.whole("Exchange", low=4, bucket_bytes=bucket_bytes)
-        self.group = mx.distributed.init() if group is None else group
         self.rank, self.size = self.group.rank(), self.group.size()
         self._wire, self._bucket_bytes = wire, bucket_bytes
 

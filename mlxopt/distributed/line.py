@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 
@@ -20,6 +20,7 @@ class Line:
     def __init__(self) -> None:
         self._place: tuple[int, mx.Stream] | None = None  # thread and stream
         self._last: mx.array | None = None
+        self._in_program = False
 
     def send(self, collective: Collective, array: mx.array) -> mx.array:
         """Send a message behind all earlier ones."""
@@ -43,16 +44,25 @@ class Line:
 
         Both are input and output of the program, so that programs stand in line whatever is evaluated of them.
         """
-        outside, self._last = self._last, before
+        outside, self._last, self._in_program = self._last, before, True
         try:
             yield lambda: before if self._last is None else self._last
         finally:
-            self._last = outside
+            self._last, self._in_program = outside, False
 
     @contextlib.contextmanager
-    def apart(self) -> Iterator[Callable[[list[mx.array]], list[mx.array]]]:
-        """Send messages in a program that knows nothing of the line: whoever needs one of them waits for all."""
+    def together(self, given: Sequence[mx.array]) -> Iterator[Callable[[list[mx.array]], list[mx.array]]]:
+        """Send messages of one update; yields a function to what waits for all of them.
+
+        In a program of the line they stand in it. Anywhere else nothing tells of it, so they wait for all that the
+        update was given, also on a rank that sends nothing of that, and whoever needs one of them waits for all.
+        """
+        if self._in_program:
+            yield list
+            return
         outside, self._last = self._last, None
+        if given:
+            (self._last,) = mx.depends([mx.zeros(())], list(given))
         try:
             yield lambda received: received if self._last is None else list(mx.depends(received, [self._last]))
         finally:

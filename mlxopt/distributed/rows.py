@@ -1,18 +1,17 @@
 """The leaves of a run: those that all ranks have, and those that each keeps for itself."""
 
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.checkpoint.forms import DTYPES, described
-from mlxopt.distributed.agreement import Own, common, texts_of_all
+from mlxopt.distributed.agreement import common, texts_of_all
 from mlxopt.distributed.exchange import BUCKET_BYTES
 from mlxopt.distributed.line import LINE
 from mlxopt.distributed.messages import as_words, from_words, in_messages, planned
-from mlxopt.tree.structure import Tree, walk
+from mlxopt.tree.structure import Tree
 
 
 class Row(NamedTuple):
@@ -22,7 +21,6 @@ class Row(NamedTuple):
     leaf: Any
     form: str
     is_own: bool  # kept by this rank, whatever others have there
-    is_stretch: bool  # a range of a vector of which each rank has one
 
     @property
     def nbytes(self) -> int:
@@ -31,20 +29,12 @@ class Row(NamedTuple):
 
 def leaves_of(where: str, run: Tree) -> list[Row]:
     forms, leaves = described(f"distributed.{where}", run)
-    own, stretches = set(leaves) - set(tree.paths(common(run))), set(_stretches(run))
-    return [Row(path, leaf, forms[path], path in own, path in stretches) for path, leaf in leaves.items()]
-
-
-def _stretches(run: Tree) -> Iterator[str]:
-    """Paths of the vectors in states of ranges: each is named by its dtype."""
-    for path, node in walk(run):
-        if isinstance(node, Own) and node.by == "element":
-            names = (f"{path}.{below}" if path else below for below, leaf in tree.items(node) if leaf.ndim == 1)
-            yield from (name for name in names if name.rpartition(".")[2] in ("float32", "complex64"))
+    own = set(leaves) - set(tree.paths(common(run)))
+    return [Row(path, leaf, forms[path], path in own) for path, leaf in leaves.items()]
 
 
 def collected(rows: list[Row], group: mx.distributed.Group) -> list[Row]:
-    """On rank 0 the leaves of all ranks, stretches put together; on others nothing.
+    """On rank 0 the leaves of all ranks; on others nothing.
 
     Args:
         rows: Leaves of this rank.
@@ -55,17 +45,13 @@ def collected(rows: list[Row], group: mx.distributed.Group) -> list[Row]:
         return LINE.send_now(lambda vector: mx.distributed.all_sum(vector, group=group), words)
 
     own = {row.path: row for row in rows if row.is_own}
-    told = json.dumps([[path, row.is_stretch, str(row.leaf.dtype), *row.leaf.shape] for path, row in own.items()])
+    told = json.dumps([[path, str(row.leaf.dtype), *row.leaf.shape] for path, row in own.items()])
     kept = [json.loads(text) for text in texts_of_all(group, told.encode())]
-    waiting = []
-    for path in sorted({path for of_rank in kept for path, *_ in of_rank}):
-        held = [(rank, form) for rank, of_rank in enumerate(kept) for name, *form in of_rank if name == path]
-        is_stretch, dtype, *_ = held[0][1]
-        pieces = [
-            own[path].leaf if rank == group.rank() else mx.zeros(shape, NAMED[dtype])
-            for rank, (_, _, *shape) in (held if is_stretch else held[:1])
-        ]
-        waiting.append(Row(path, mx.concatenate(pieces) if is_stretch else pieces[0], "", True, is_stretch))
+    first = {path: (rank, form) for rank, of_rank in reversed([*enumerate(kept)]) for path, *form in of_rank}
+    waiting = [
+        Row(path, own[path].leaf if rank == group.rank() else mx.zeros(shape, NAMED[dtype]), "", True)
+        for path, (rank, (dtype, *shape)) in sorted(first.items())
+    ]
     together = [row for row in rows if not row.is_own]
     for places in planned([(mx.uint8, row.nbytes) for row in waiting], BUCKET_BYTES):
         sent = [waiting[place] for place in places]

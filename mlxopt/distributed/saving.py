@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from mlxopt.checkpoint.forms import differences, listed
 from mlxopt.distributed.agreement import forms_of, gathered, require_agreement
 from mlxopt.distributed.dealing import dealt
 from mlxopt.distributed.rows import Row, collected, leaves_of
+from mlxopt.distributed.shares import Span, span_at
 from mlxopt.tree.structure import Tree
 
 INDEX = "index.json"
@@ -56,8 +58,7 @@ def save(path: Pathname, run: Tree, group: mx.distributed.Group | None = None, *
         if rank < size:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder)
-            own = [row for row in mine if row.is_own]
-            marks = {"own": [row.path for row in own], "stretches": [row.path for row in own if row.is_stretch]}
+            marks = {"own": [row.path for row in mine if row.is_own]}
             checkpoint.save(os.path.join(folder, _name(stem, rank, size)), {row.path: row.leaf for row in mine}, marks)
 
     def write_index() -> None:
@@ -92,7 +93,7 @@ def load(path: Pathname, like: Tree, group: mx.distributed.Group | None = None) 
     """
     together = mx.distributed.init() if group is None else group
     found: list[tuple[str, dict[str, Any]]] = []
-    _on_all("load", together, lambda: found.append(_read(os.path.realpath(path), like, together.rank())))
+    _on_all("load", together, lambda: found.append(_read(os.path.realpath(path), like)))
     stem, values = found[0]
     require_agreement("load", together, {"the checkpoint": stem})
     return tree.map_with_path(lambda name, leaf: values.get(name, leaf), like)
@@ -104,39 +105,73 @@ class _Part(NamedTuple):
     file: str
     forms: dict[str, str]  # of the leaves in it, by their paths in the run
     own: frozenset[str]
-    stretches: frozenset[str]
 
 
-def _read(folder: str, like: Tree, rank: int) -> tuple[str, dict[str, Any]]:
+class _Piece(NamedTuple):
+    """A leaf, or a range of one, that a rank had alone."""
+
+    span: Span
+    part: _Part
+    path: str  # of the piece
+
+
+def _read(folder: str, like: Tree) -> tuple[str, dict[str, Any]]:
     """The name of a checkpoint and the values of the leaves of ``like``."""
     stem, parts = _parts(folder)
     rows = {row.path: row for row in leaves_of("load", like)}
     stored: dict[str, str] = {}
     for part in parts:
         stored.update({path: form for path, form in part.forms.items() if path in rows or path not in part.own})
-    cut = {path for part in parts for path in part.stretches & rows.keys() if rows[path].is_stretch}
     wanted = {path: row.form for path, row in rows.items()}
-    differing = differences({**stored, **{path: wanted[path] for path in cut}}, wanted)
+    cut = _pieces(parts, [row for row in rows.values() if row.is_own and row.path not in stored])
+    stored.update({path: wanted[path] for path in cut})
+    differing = differences(stored, wanted)
     if differing:
         problem = f"distributed.load: {folder!r} must fit like, got {listed(differing)}"
         raise MismatchError(f"{problem}. Build like as the run that saved it did.")
     values: dict[str, Any] = {}
     for part in parts:
-        values.update(read_leaves(part.file, part.forms.keys() & (wanted.keys() - cut - values.keys())))
-    values.update({path: _stretch(path, parts, rows[path].leaf, rank) for path in cut})
+        values.update(read_leaves(part.file, part.forms.keys() & (wanted.keys() - cut.keys() - values.keys())))
+    values.update({path: _joined(pieces, rows[path]) for path, pieces in cut.items()})
     return stem, values
 
 
-def _stretch(path: str, parts: list[_Part], like: mx.array, rank: int) -> mx.array:
-    """The range of a vector that belongs to a rank, from the parts that hold some of it; zeros behind its end."""
-    begin, end, at, pieces = rank * like.size, (rank + 1) * like.size, 0, [mx.zeros((0,), like.dtype)]
+def _pieces(parts: list[_Part], rows: list[Row]) -> dict[str, list[_Piece]]:
+    """Of what these ranks have alone and others cut in another way: the pieces that it is made of, in their order."""
+    held: dict[tuple[str, str, int], list[_Piece]] = {}
     for part in parts:
-        size = int(part.forms[path].partition("(")[2].partition(",")[0])
-        if at < end and begin < at + size:
-            pieces.append(read_leaves(part.file, [path])[path][max(begin - at, 0) : end - at])
-        at += size
-    missing = like.size - sum(piece.size for piece in pieces)
-    return mx.concatenate([*pieces, mx.zeros((missing,), like.dtype)])
+        for path in part.own:
+            (whole, span), (dtype, _, shape) = span_at(path), part.forms[path].partition(" ")
+            size = math.prod(int(length) for length in re.findall(r"\d+", shape))
+            piece = _Piece(Span(0, size, size) if span is None else span, part, path)
+            held.setdefault((whole, dtype, piece.span.size), []).append(piece)
+    found = {}
+    for row in rows:
+        whole, span = _span(row)
+        at, pieces = span.start, []
+        for piece in sorted(held.get((whole, row.form.partition(" ")[0], span.size), []), key=lambda piece: piece.span):
+            if piece.span.start <= at < min(piece.span.stop, span.stop):
+                pieces.append(piece)
+                at = piece.span.stop
+        if at >= span.stop and pieces:
+            found[row.path] = pieces
+    return found
+
+
+def _span(row: Row) -> tuple[str, Span]:
+    whole, span = span_at(row.path)
+    return whole, Span(0, row.leaf.size, row.leaf.size) if span is None else span
+
+
+def _joined(pieces: list[_Piece], row: Row) -> mx.array:
+    """A leaf of ``like`` from the pieces that hold some of it."""
+    (_, (at, stop, _)), found = _span(row), []
+    for piece in pieces:
+        start, end, _ = piece.span
+        flat = read_leaves(piece.part.file, [piece.path])[piece.path].reshape(-1)
+        found.append(flat[at - start : min(end, stop) - start])
+        at = end
+    return mx.concatenate(found).reshape(row.leaf.shape)
 
 
 def _parts(folder: str) -> tuple[str, list[_Part]]:
@@ -167,7 +202,7 @@ def _parts(folder: str) -> tuple[str, list[_Part]]:
 def _part(file: str) -> _Part:
     contents = checkpoint.contents(file)
     forms = {path: form for path, form in contents.structure.items() if path}
-    return _Part(file, forms, *(frozenset(contents.metadata[mark]) for mark in ("own", "stretches")))
+    return _Part(file, forms, frozenset(contents.metadata["own"]))
 
 
 def _share(rows: list[Row], group: mx.distributed.Group) -> list[Row]:

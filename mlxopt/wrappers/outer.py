@@ -116,7 +116,7 @@ def outer_optimizer(
         )
 
     parts = [Inner(inner, ("inner_state",)), Inner(outer, ("outer_state",))]
-    return GradientTransformation(init_fn, update_fn, inner=parts, as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=parts, as_stored=True, reach="element")
 
 
 def _arrived(param: mx.array, anchor: mx.array | None, step: mx.array | None) -> mx.array | MaskedNode:
