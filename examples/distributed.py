@@ -1,8 +1,8 @@
 """One program for one process or many: gradients averaged, memory shared out, stopped and resumed by any number of ranks.
 
-    python examples/distributed.py                                          # alone
-    mlx.launch -n 2 --backend ring examples/distributed.py --until 150      # the first half by two ranks
-    mlx.launch -n 4 --backend ring examples/distributed.py                  # the rest by four
+    python examples/distributed.py                                               # alone
+    mlx.launch -n 2 --backend ring -- python examples/distributed.py --until 150  # the first half by two ranks
+    mlx.launch -n 4 --backend ring -- python examples/distributed.py              # the rest by four
 
 With ``--hostfile`` the launcher starts it on other machines; nothing else changes.
 """
@@ -35,7 +35,8 @@ def main(until: int = STEPS, folder: str = str(FOLDER)) -> float:
     x, y = spirals(1000, data_key)
     params = distributed.replicate(network([2, 64, 64, 1], init_key), group)
     schedule = mo.warmup_cosine_decay_schedule(0.0, 1e-2, STEPS // 10, STEPS)
-    tx = mo.chain(mo.clip_by_global_norm(1.0), distributed.shard(mo.adamw(schedule, weight_decay=1e-3), group))
+    adamw = mo.adamw(schedule, weight_decay=1e-3)
+    tx = mo.chain(mo.clip_by_global_norm(1.0), distributed.shard(adamw, group, by="element"))
 
     run: dict[str, Any] = {"params": params, "state": tx.init(params), "step": 0}
     kept = mo.tree.nbytes(run["state"]) / mo.tree.nbytes(params)
