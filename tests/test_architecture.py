@@ -19,6 +19,7 @@ ROOT = Path(mo.__file__).parent
 FLOORS = {
     "checks": 0,
     "readable": 0,
+    "reach": 0,
     "signatures": 0,
     "tracing": 0,
     "numerics": 1,

@@ -104,7 +104,7 @@ def test_ranks_share_the_writing(two: World, tmp_path: Path) -> None:
     parts = [set(contents(file).structure) for file in sorted((tmp_path / "run").glob("*.safetensors"))]
     assert len(parts) == 2
     twice_written = {path.rpartition(".")[2] for path in parts[0] & parts[1]}
-    assert twice_written == {"", "count", "learning_rate"}
+    assert twice_written == {"", "count", "learning_rate", "weight_decay"}
 
 
 def saves_and_dies(group: Group, folder: str, moment: str) -> None:

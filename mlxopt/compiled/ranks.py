@@ -42,7 +42,24 @@ def ranks_of(
         group: Ranks, how they exchange gradients, or ``None`` for this process alone.
     """
     if group is None:
+        takes_gradients = where != "compile_update"
+        if takes_gradients and contains(tx, "shard") and not contains(tx, "average_gradients"):
+            _require_one_rank(where)
         return Alone()
     from mlxopt.distributed.ranks import Ranks
 
     return Ranks(where, tx, group)
+
+
+def contains(tx: GradientTransformation, name: str) -> bool:
+    """Say whether a transformation of a name is in another one, or is that."""
+    return tx.name == name or any(contains(part.tx, name) for part in tx.inner)
+
+
+def _require_one_rank(where: str) -> None:
+    size = mx.distributed.init().size()
+    if size > 1:
+        raise ValueError(
+            f"{where}: each rank would update its share by its own gradients, got shard(...) on {size} ranks and no "
+            f"group. Pass {where}(..., group=group), or put average_gradients(group) first in the chain."
+        )

@@ -11,5 +11,6 @@ from mlxopt.distributed.replicas import check_replicas as check_replicas
 from mlxopt.distributed.replicas import replicate as replicate
 from mlxopt.distributed.saving import load as load
 from mlxopt.distributed.saving import save as save
+from mlxopt.distributed.sharding import ShardedState as ShardedState
 from mlxopt.distributed.sharding import shard as shard
 from mlxopt.distributed.waiting import deadline as deadline

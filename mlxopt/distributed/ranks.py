@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlxopt.base import GradientTransformation
 from mlxopt.compiled.calling import compiled, random_key
 from mlxopt.compiled.losses import Loss
+from mlxopt.compiled.ranks import contains
 from mlxopt.distributed.agreement import Forms, forms_of, gathered, require_agreement
 from mlxopt.distributed.exchange import Exchange
 from mlxopt.distributed.line import LINE
@@ -39,7 +40,7 @@ class Ranks:
         self._where, self._tx = where, tx
         self._settings = {name: repr(value) for name, value in settings.items()}
         self._exchange = group if isinstance(group, Exchange) else Exchange(group)
-        if _averages(tx):
+        if contains(tx, "average_gradients"):
             raise ValueError(
                 f"{where}: gradients must be averaged once, got a group and average_gradients() in the chain. Leave "
                 f"the latter out; what it was told goes into {where}(..., group=Exchange(group, wire=...))."
@@ -106,7 +107,3 @@ class Ranks:
                 "Call mx.random.seed(seed + group.rank()) when the parameters are made.",
                 stacklevel=4,
             )
-
-
-def _averages(tx: GradientTransformation) -> bool:
-    return tx.name == "average_gradients" or any(_averages(part.tx) for part in tx.inner)

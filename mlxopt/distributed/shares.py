@@ -70,12 +70,12 @@ def owners(params: tree.Tree, size: int, remembered: Mapping[str, int] | None = 
         >>> owners({"a": mx.zeros((2,)), "b": mx.zeros((5,)), "c": mx.zeros((2, 2))}, 2)
         [{'b': Span(start=0, stop=5, size=5)}, {'a': Span(start=0, stop=2, size=2), 'c': Span(start=0, stop=4, size=4)}]
     """
-    sizes = _sizes(params)
-    weights = sizes if remembered is None else {path: remembered.get(path, 0) for path in sizes}
+    sizes, memory = _sizes(params), remembered or {}
     shares: list[dict[str, Span]] = [{} for _ in range(size)]
-    for weigh in (weights, sizes):
-        paths = [path for path in sorted(sizes) if bool(weights[path]) == (weigh is weights)]
-        for path, rank in zip(paths, dealt([weigh[path] for path in paths], size), strict=True):
+    known = [path for path in sorted(sizes) if memory.get(path)]
+    others = [path for path in sorted(sizes) if not memory.get(path)]
+    for paths, weights in ((known, memory), (others, sizes)):
+        for path, rank in zip(paths, dealt([weights[path] for path in paths], size), strict=True):
             shares[rank][path] = Span(0, sizes[path], sizes[path])
     return [*shares]
 
@@ -123,7 +123,7 @@ def path_within(path: str, paths: Mapping[str, object]) -> str | None:
     """The longest of some paths that this one ends with."""
     while path and path not in paths:
         _, _, path = path.partition(".")
-    return path or None
+    return path if path in paths else None
 
 
 def _sizes(params: tree.Tree) -> dict[str, int]:
