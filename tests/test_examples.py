@@ -200,9 +200,19 @@ def test_a_run_that_diverges_is_never_the_best(example: Any, monkeypatch: pytest
     train = module.trainer(mo.sgd, start, [(mx.array(1.0),)] * 200, (mx.array(1.0),))
     wild, tame = train(100.0), train(0.1)
     assert wild.loss == math.inf
-    assert 0 < tame.loss < 1e-6
+    assert 1e-25 < tame.loss < 1e-6
     assert module.Sweep({4: wild, -2: tame}).best == -2
     assert (wild.reached, tame.reached) == (None, 13)
+
+
+def test_the_rate_falls_unless_averages_stand_in_for_it(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("swapping")
+    monkeypatch.setattr(module, "loss_fn", lambda params, point: params["w"] * point)
+    point = (mx.array(1.0),)
+    fallen = module.trainer(mo.sgd, {"w": mx.array(0.0)}, [point] * 200, point)(0.1)
+    monkeypatch.setattr(module, "schedule_free", mo.sgd)
+    steady = module.trainer(mo.sgd, {"w": mx.array(0.0)}, [point] * 200, point)(0.1)
+    assert (fallen.loss, steady.loss) == (pytest.approx(-10.05, abs=1e-3), pytest.approx(-20, abs=1e-3))
 
 
 def test_curves_end_at_the_frame(example: Any) -> None:
