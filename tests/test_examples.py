@@ -88,68 +88,155 @@ def test_a_line_of_blocks_is_the_curve(example: Any) -> None:
     assert module.blocks(mo.step_decay(1.0, 0.5, 50), 8) == "████▄▄▄▂"
 
 
-@pytest.mark.parametrize("name", ["schedules", "swapping"])
-def test_the_pictures_of_the_readme_are_wide_and_small(name: str) -> None:
+@pytest.mark.parametrize(("name", "highest"), [("schedules", 800), ("swapping", 1100)])
+def test_the_pictures_of_the_readme_are_wide_and_small(name: str, highest: int) -> None:
     data = (FOLDER / "pictures" / f"{name}.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
-    assert (width, 550 <= height <= 800) == (1600, True)
+    assert (width, 550 <= height <= highest) == (1600, True)
     assert len(data) < 120_000
 
 
 @drawn
-def test_swapping_compares_ten_optimizers(
+def test_swapping_trains_with_each_optimizer(
     example: Any, drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = example("swapping", drawn)
-    assert len(module.OPTIMIZERS) == len(module.COLORS) == 10
-    monkeypatch.setattr(module, "OPTIMIZERS", {name: module.OPTIMIZERS[name] for name in ("sgd", "adam")})
+    monkeypatch.setattr(module, "FAMILIES", {"SGD": [mo.sgd], "Adam": [mo.adam]})
     results = module.main(steps=40, out=str(tmp_path))
     text = capsys.readouterr().out
     assert list(results) == ["adam", "sgd"]
-    assert results["adam"].final < results["sgd"].final < results["sgd"].losses[0]
-    assert round(results["adam"].bytes_per_parameter) == 8
-    assert [line.split()[0] for line in text.splitlines()[3:5]] == ["adam", "sgd"]
-    assert max(map(len, text.splitlines())) <= 80 or drawn
-    require_picture(drawn, tmp_path / "swapping.png", text)
+    assert results["adam"].lowest.loss < results["sgd"].lowest.loss < 0.69
+    assert round(results["adam"].lowest.bytes_per_parameter) == 8
+    assert [line.split()[0] for line in text.splitlines()[7:9]] == ["adam", "sgd"]
+    assert (tmp_path / "swapping.png").exists() == drawn
+    assert (str(tmp_path / "swapping.png") in text) == drawn
 
 
-@pytest.mark.parametrize("best", [-9, -4, -2, 0, 3])
-def test_the_grid_grows_until_the_best_rate_is_inside(example: Any, best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def invented(module: Any, losses: Any) -> Any:
+    """Runs that end with a loss that is a function of the place in the grid, and the places that were tried."""
+    tried: list[int] = []
+
+    def train(rate: float) -> Any:
+        tried.append(round(2 * math.log10(rate)))
+        return module.Run(losses(tried[-1]), 42, 4.0)
+
+    return module.sweep(train), tried
+
+
+def test_thirty_optimizers_have_a_line_each(
+    example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example("swapping", has_matplotlib)
+    best: dict[str, int] = {}
+    names = [optimizer.__name__ for optimizers in module.FAMILIES.values() for optimizer in optimizers]
+
+    def trainer(optimizer: Any, *_: Any) -> Any:
+        best[optimizer.__name__] = len(best) % 17 - 9  # from beyond one end of the grid to beyond the other
+        return lambda rate: module.Run(0.02 + abs(math.log10(rate) - best[optimizer.__name__] / 2), None, 4.0)
+
+    monkeypatch.setattr(module, "trainer", trainer)
+    results = module.main(steps=1, out=str(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0] in names]
+    assert len(names) == len(set(names)) == 30
+    assert [row[0] for row in rows] == list(results)
+    assert sorted(results) == sorted(names)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    assert len(module.COLORS) == len(module.FAMILIES)
+    at_an_end = {name for name in names if not module.LOWEST < best[name] < module.HIGHEST}
+    assert {row[0] for row in rows if row[1][0] in "<>" and row[2][0] == "<" and row[3] == "?"} == at_an_end
+    assert {row[0] for row in rows[-len(at_an_end) :]} == at_an_end, "the others come first"
+    assert any(line.startswith("> or <") for line in lines)
+
+
+@pytest.mark.parametrize("best", [-7, -4, -2, 0, 3, 5])
+def test_the_grid_grows_until_the_best_rate_is_inside(example: Any, best: int) -> None:
     module = example("swapping")
-    tried: list[float] = []
-
-    def step(params: Any, state: Any) -> Any:
-        tried.append(number(mo.tree.get(state, "learning_rate")))
-        return params, state, mx.array(abs(math.log10(tried[-1]) - best / 2))
-
-    monkeypatch.setattr(mo, "compile_step", lambda loss_fn, tx: step)
-    found = module.best_run(mo.sgd(1.0), 1, {"w": mx.zeros((2,))}, ())
-    assert found.rate == module.grid_rate(best)
-    assert min(tried) < found.rate < max(tried)
+    result, tried = invented(module, lambda index: 0.3 + abs(index - best))
+    assert (result.rate, result.beyond, result.loss) == (f"{module.grid_rate(best):g}", "", "0.3")
+    assert min(tried) < best < max(tried)
     assert len(tried) == len(set(tried)) <= 6 + abs(best)
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [
+        pytest.param(lambda index: 0.5 - 0.01 * index, ">1000", id="rising"),
+        pytest.param(lambda index: 0.5 + 0.01 * index, "<0.0001", id="falling"),
+        pytest.param(lambda index: 0.5, ">1000", id="level"),
+        pytest.param(lambda index: math.inf, ">1000", id="diverging"),
+    ],
+)
+def test_the_end_of_the_grid_is_never_reported_as_best(example: Any, losses: Any, rate: str) -> None:
+    module = example("swapping")
+    result, tried = invented(module, losses)
+    assert (result.rate, result.loss[0]) == (rate, "<")
+    assert module.LOWEST <= min(tried) < max(tried) <= module.HIGHEST
+    _, _, row, _, note = module.table({"sgd": result}).splitlines()
+    assert row.split()[:2] == ["sgd", rate]
+    assert "the best lies beyond it" in note
+    assert "42" not in row, "the steps of a run that is not the best"
+    assert "lies beyond" not in module.table({"sgd": invented(module, abs)[0]})
+
+
+def test_all_rates_that_reach_the_target_are_tried(example: Any) -> None:
+    module = example("swapping")
+    result, tried = invented(module, lambda index: 0.02 + 0.01 * abs(index) if -5 <= index <= 3 else 0.7)
+    assert sorted(tried) == list(range(-6, 5))
+    row = module.table({"sgd": result}).splitlines()[2]
+    assert row.split()[4] == "9"
+    assert row.endswith("    ▇▅▅▅▅▅▄▅▅▅▇  "), "two blanks between the columns, and one for each rate that was not tried"
 
 
 def test_rates_are_two_to_a_decade(example: Any) -> None:
     assert [example("swapping").grid_rate(index) for index in range(-4, 3)] == [0.01, 0.03, 0.1, 0.3, 1, 3, 10]
 
 
-def test_a_run_that_diverges_is_never_the_best(example: Any) -> None:
+def test_a_run_that_diverges_is_never_the_best(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = example("swapping")
-    wild, tame = module.Result(1.0, [1.0, math.nan], 8.0, {}), module.Result(0.1, [1.0, 0.05], 8.0, {})
-    assert wild.final == math.inf
-    assert min([wild, tame], key=lambda result: result.final) is tame
-    assert (wild.smooth, tame.smooth) == ([1.0, math.inf], [1.0, 0.525])
-    assert (wild.steps_to_target, tame.steps_to_target) == (None, 1)
+    start = {"w": mx.array(1.0)}
+    monkeypatch.setattr(module, "loss_fn", lambda params, point: mx.square(params["w"] * point))
+    train = module.trainer(mo.sgd, start, [(mx.array(1.0),)] * 200, (mx.array(1.0),))
+    wild, tame = train(100.0), train(0.1)
+    assert wild.loss == math.inf
+    assert 1e-25 < tame.loss < 1e-6
+    assert module.Sweep({4: wild, -2: tame}).best == -2
+    assert (wild.reached, tame.reached) == (None, 13)
 
 
-def test_all_ten_optimizers_start_and_take_a_learning_rate(example: Any) -> None:
+def test_the_rate_falls_unless_averages_stand_in_for_it(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = example("swapping")
-    params = {"w": mx.array([1.0, -2.0])}
-    for name, optimizer in module.OPTIMIZERS.items():
-        state = mo.tree.set(optimizer.init(params), learning_rate=0.1)
-        updates, _ = optimizer.update(params, state, params)
-        assert 0 < number(mo.tree.norm(updates)) < 1.5, name
+    monkeypatch.setattr(module, "loss_fn", lambda params, point: params["w"] * point)
+    point = (mx.array(1.0),)
+    fallen = module.trainer(mo.sgd, {"w": mx.array(0.0)}, [point] * 200, point)(0.1)
+    monkeypatch.setattr(module, "schedule_free", mo.sgd)
+    steady = module.trainer(mo.sgd, {"w": mx.array(0.0)}, [point] * 200, point)(0.1)
+    assert (fallen.loss, steady.loss) == (pytest.approx(-10.05, abs=1e-3), pytest.approx(-20, abs=1e-3))
+
+
+def test_curves_end_at_the_frame(example: Any) -> None:
+    module = example("swapping")
+    runs = {index: module.Run(loss, None, 4.0) for index, loss in ((0, 1e-9), (-1, 0.01), (1, math.inf), (-2, 0.0))}
+    assert module.Sweep(runs).curve == ([-1.0, -0.5, 0.0, 0.5], [module.BOTTOM, -2.0, module.BOTTOM, module.TOP])
+
+
+def test_all_thirty_optimizers_take_a_rate_and_its_fall(example: Any) -> None:
+    params = {"w": mx.array([[1.0, -2.0], [0.5, 1.0]])}
+
+    def sizes(optimizer: Any) -> list[float]:
+        """Of the second step, since ADOPT's first one is zero, at a rate of 0.1 and at half of it."""
+        tx = mo.inject_hyperparams(lambda rate, share: optimizer(rate * share))(1.0, mo.step_decay(1.0, 0.5, 1))
+        value = mx.array(9.0)
+        _, state = tx.update(params, mo.tree.set(tx.init(params), rate=0.1), params, value=value)
+        steps = [tx.update(params, state._replace(count=mx.array(c)), params, value=value)[0] for c in (0, 1)]
+        return [number(mo.tree.norm(step)) for step in steps]
+
+    for optimizers in example("swapping").FAMILIES.values():
+        for optimizer in optimizers:
+            whole, half = sizes(optimizer)
+            assert 0 < whole < 1.5, optimizer
+            assert 0.4 < half / whole < 0.85, f"{optimizer}: MADGRAD's steps fall the least, as a power of the rate"
 
 
 @drawn

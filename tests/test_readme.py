@@ -264,6 +264,13 @@ def test_only_rows_are_rows() -> None:
     ]
 
 
+def test_the_names_to_choose_from_exist() -> None:
+    chosen = re.findall(r"`(\w+)`", section(PAGES["mlxopt/optimizers"], "Choosing"))
+    assert len(chosen) > 25
+    assert set(chosen) <= set(public_names())
+    assert len(chosen) == len(set(chosen)), "each has one reason"
+
+
 def test_every_example_is_listed() -> None:
     listed = re.findall(r"^\| \[(\w+\.py)\]\(\1\) \|", PAGES["examples"], re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
