@@ -1,4 +1,4 @@
-"""One program for one process or many: gradients averaged, memory shared out, stopped and resumed by any number of ranks.
+"""One program for one process or many: gradients averaged, memory shared out, stopped on two ranks, resumed by four.
 
     python examples/distributed.py                                               # alone
     mlx.launch -n 2 --backend ring -- python examples/distributed.py --until 150  # the first half by two ranks
@@ -60,9 +60,9 @@ def main(until: int = STEPS, folder: str = str(FOLDER)) -> float:
             say(f"step {run['step']:4d}  loss {loss.item():.4f}  saved")
 
     test_x, test_y = spirals(1000, test_key)
-    right = mx.mean((logits(run["params"], test_x) > 0) == (test_y > 0)).item()
+    right = float(mx.mean((logits(run["params"], test_x) > 0) == (test_y > 0)))
     say(f"{100 * right:.1f} % of new points are told apart after {run['step']} steps")
-    return float(right)
+    return right
 
 
 if __name__ == "__main__":
