@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlxopt.base import GradientTransformation
 from mlxopt.compiled.calling import compiled
 from mlxopt.compiled.losses import Loss
+from mlxopt.compiled.parts import contains
 
 if TYPE_CHECKING:
     from mlxopt.distributed.exchange import Exchange
@@ -49,11 +50,6 @@ def ranks_of(
     from mlxopt.distributed.ranks import Ranks
 
     return Ranks(where, tx, group)
-
-
-def contains(tx: GradientTransformation, name: str) -> bool:
-    """Say whether a transformation of a name is in another one, or is that."""
-    return tx.name == name or any(contains(part.tx, name) for part in tx.inner)
 
 
 def _require_one_rank(where: str) -> None:

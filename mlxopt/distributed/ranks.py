@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlxopt.base import GradientTransformation
 from mlxopt.compiled.calling import compiled, random_key
 from mlxopt.compiled.losses import Loss
-from mlxopt.compiled.ranks import contains
+from mlxopt.compiled.parts import contains
 from mlxopt.distributed.agreement import Forms, forms_of, gathered, require_agreement
 from mlxopt.distributed.exchange import Exchange
 from mlxopt.distributed.line import LINE
