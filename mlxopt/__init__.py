@@ -351,13 +351,14 @@ from mlxopt.wrappers.sharpness import sam as sam
 
 if _typing.TYPE_CHECKING:
     from mlxopt import checkpoint as checkpoint
+    from mlxopt import distributed as distributed
     from mlxopt import interop as interop
     from mlxopt import testing as testing
 
 __version__ = "0.1.0"
 
 _GROUPS = ("schedules", "tree")
-_ROOMS = ("checkpoint", "interop", "testing")  # which load when they are first used
+_ROOMS = ("checkpoint", "distributed", "interop", "testing")  # which load when they are first used
 
 
 def __getattr__(name: str) -> _types.ModuleType:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -11,8 +10,9 @@ import mlx.core as mx
 from typing_extensions import Self
 
 from mlxopt import tracing, tree
+from mlxopt.reach import Reach, reach_of
 from mlxopt.readable import literal, readable
-from mlxopt.signatures import needs_of
+from mlxopt.signatures import needs_of, require_given, require_known
 from mlxopt.tree import forms
 
 Params = Any
@@ -83,6 +83,9 @@ class GradientTransformation:
         as_stored: Let ``update`` see parameters and memory in the dtypes in which they are stored: for what hands them
             to other transformations, or rounds by itself.
         stages: The transformations of a chain, which dissolves when it is put into another chain.
+        reach: What the update of an element depends on, besides scalars that all share such as a count: "element" if on
+            nothing but its own gradients, parameter and memory, "leaf" if on those of its leaf and its shape or path,
+            "tree" if on other leaves. ``distributed.shard`` asks for it; inner transformations count as well.
 
     Example:
         >>> def flip():
@@ -90,7 +93,7 @@ class GradientTransformation:
         ...         return EmptyState()
         ...     def update(updates, state, params=None):
         ...         return tree.map(lambda u: -u, updates), state
-        ...     return GradientTransformation(init, update)
+        ...     return GradientTransformation(init, update, reach="element")
         >>> tx = flip()
         >>> tx.update({"w": mx.array([1.0])}, tx.init({"w": mx.array([0.0])}))
         ({'w': array([-1], dtype=float32)}, EmptyState())
@@ -100,6 +103,7 @@ class GradientTransformation:
     stages: tuple["GradientTransformation", ...] | None
     inner: tuple[Inner, ...]
     extras: frozenset[str]  # with a use here or in a transformation inside
+    reach: Reach  # the furthest of its own and of those inside
 
     def __init__(
         self,
@@ -110,19 +114,20 @@ class GradientTransformation:
         extras: Iterable[str] = (),
         as_stored: bool = False,
         stages: Iterable["GradientTransformation"] | None = None,
+        reach: Reach = "tree",
     ) -> None:
         for role, function in (("init", init), ("update", update)):
             if not callable(function):
-                raise TypeError(
-                    f"GradientTransformation: {role} must be a function, got {function!r}. Pass a function."
-                )
+                raise TypeError(f"GradientTransformation: {role} must be a function, got {function!r}. Pass one.")
         self._init, self._update, self._as_stored = init, update, as_stored
         self._needs = needs_of(update)
         self.stages = None if stages is None else tuple(stages)
         self.inner = tuple(part if isinstance(part, Inner) else Inner(part) for part in inner or ())
         self.name = getattr(update, "__qualname__", "update").split(".<locals>")[0]
         self._spell: Callable[[], str] = lambda: f"{self.name}(...)"
+        extras = frozenset(extras)
         self.extras = self._needs.extras.union(extras, *(part.tx.extras for part in self.inner))
+        self.reach = reach_of(reach, self._needs.extras, extras, [part.tx.reach for part in self.inner])
         self._any_extras: bool = self._needs.any_extras and (
             inner is None or any(part.tx._any_extras for part in self.inner)
         )
@@ -186,15 +191,9 @@ class GradientTransformation:
 
     def _require_call(self, state: State, params: Params | None, extra: Mapping[str, Any], outer: str | None) -> None:
         if outer is None and not self._any_extras:
-            for name in sorted(extra.keys() - self.extras - COMMON_EXTRAS):
-                nearest = difflib.get_close_matches(name, self.extras | COMMON_EXTRAS, n=1)
-                advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
-                raise TypeError(f"{self.name}: update has no use for the extra argument '{name}'. {advice}")
+            require_known(self.name, extra, self.extras | COMMON_EXTRAS)
         where = self.name if outer in (None, self.name) else f"{outer}: {self.name}"
-        for name in sorted(self._needs.required - extra.keys()):
-            raise TypeError(
-                f"{where}: update needs the extra argument '{name}', got none. Call update(..., {name}=...)."
-            )
+        require_given(where, extra, self._needs.required)
         if self._needs.params and params is None:
             raise ValueError(f"{where}: update needs params, got None. Call update(updates, state, params).")
         if self._needs.state is not None and not isinstance(state, self._needs.state):
@@ -230,11 +229,12 @@ def require_transformation(where: str, tx: Any) -> None:
 # The smallest transformations
 
 
-def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
+def stateless(f: Callable[[Updates, Params | None], Updates], *, reach: Reach = "tree") -> GradientTransformation:
     """Build a transformation without memory from a function of updates and parameters.
 
     Args:
         f: Function from whole trees of updates and parameters (``None`` if none were given) to new updates.
+        reach: What an element of its result depends on, as for :class:`GradientTransformation`.
 
     Example:
         >>> tx = stateless(lambda updates, params: tree.scale(2.0, updates))
@@ -249,14 +249,19 @@ def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransfo
     def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
         return f(updates, params), state
 
-    return GradientTransformation(init_fn, update_fn).spelled("stateless", lambda: f"stateless({literal(f)})")
+    said = "" if reach == "tree" else f", reach={reach!r}"
+    tx = GradientTransformation(init_fn, update_fn, reach=reach)
+    return tx.spelled("stateless", lambda: f"stateless({literal(f)}{said})")
 
 
-def stateless_with_tree_map(f: Callable[[mx.array, mx.array | None], mx.array]) -> GradientTransformation:
+def stateless_with_tree_map(
+    f: Callable[[mx.array, mx.array | None], mx.array], *, reach: Reach = "leaf"
+) -> GradientTransformation:
     """Build a transformation without memory from a function of one update and its parameter.
 
     Args:
         f: Function from an update and its parameter (``None`` if none were given) to the new update.
+        reach: What an element of its result depends on, as for :class:`GradientTransformation`.
 
     Example:
         >>> tx = stateless_with_tree_map(lambda u, p: 2.0 * u)
@@ -267,7 +272,9 @@ def stateless_with_tree_map(f: Callable[[mx.array, mx.array | None], mx.array]) 
     def rule(updates: Updates, params: Params | None) -> Updates:
         return tree.map(lambda u: f(u, None), updates) if params is None else tree.map(f, updates, params)
 
-    return stateless(rule).spelled("stateless_with_tree_map", lambda: f"stateless_with_tree_map({literal(f)})")
+    said = "" if reach == "leaf" else f", reach={reach!r}"
+    tx = stateless(rule, reach=reach)
+    return tx.spelled("stateless_with_tree_map", lambda: f"stateless_with_tree_map({literal(f)}{said})")
 
 
 @readable
@@ -278,7 +285,7 @@ def identity() -> GradientTransformation:
         >>> identity()
         identity()
     """
-    return stateless(lambda updates, params: updates)
+    return stateless(lambda updates, params: updates, reach="element")
 
 
 @readable
@@ -290,4 +297,4 @@ def set_to_zero() -> GradientTransformation:
         >>> tx.update({"w": mx.array(float("nan"))}, tx.init({"w": mx.array(0.0)}))
         ({'w': array(0, dtype=float32)}, EmptyState())
     """
-    return stateless(lambda updates, params: tree.zeros_like(updates))
+    return stateless(lambda updates, params: tree.zeros_like(updates), reach="element")

@@ -57,7 +57,7 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
         return updates, tuple(new_states)
 
     inner = [Inner(stage, (index,)) for index, stage in enumerate(stages)]
-    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True, stages=stages)
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True, stages=stages, reach="element")
 
 
 def _require_one_by_one(where: str, part: Any, call: str) -> None:
@@ -105,7 +105,7 @@ def named_chain(*transformations: tuple[str, GradientTransformation]) -> Gradien
         return updates, new_states
 
     inner = [Inner(stage, (name,)) for name, stage in stages.items()]
-    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True, reach="element")
 
 
 def _require_names(where: str, states: Any, names: Mapping[Any, Any]) -> None:
@@ -165,7 +165,7 @@ def masked(inner: GradientTransformation, mask: Mask, *, otherwise: Literal["pas
         return answers.join([left, changed]), MaskedState(inner_state)
 
     part = Inner(inner, ("inner_state",), lambda params: chosen.again(params, params).split(params)[1])
-    return GradientTransformation(init_fn, update_fn, inner=[part], as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=[part], as_stored=True, reach="leaf")
 
 
 def _shared(
@@ -236,7 +236,7 @@ def partition(transforms: Mapping[Any, GradientTransformation], param_labels: Ma
         return lambda params: labelled.again(params, params).split(params)[index]
 
     inner = [Inner(tx, ("inner_states", label), share(i)) for i, (label, tx) in enumerate(transforms.items())]
-    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=inner, as_stored=True, reach="leaf")
 
 
 @readable

@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlxopt.base import GradientTransformation
-
-OF_PARAMETERS = ("value_fn", "obj_fn", "grad_fn")
-"""Extra arguments that are functions of all parameters; the last returns their gradient."""
+from mlxopt.reach import OF_PARAMETERS
 
 
 def told(

@@ -166,7 +166,7 @@ def _with_hyperparams(
         return updates, InjectHyperparamsState(safe_increment(state.count), values, tuple(memories), inner_state)
 
     inner = [Inner(prototype, ("inner_state",))]
-    return GradientTransformation(init_fn, update_fn, inner=inner, extras=extras, as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=inner, extras=extras, as_stored=True, reach="element")
 
 
 def _advanced(name: str, schedule: StatefulSchedule, memory: State, extra: Mapping[str, Any]) -> State:

@@ -1,7 +1,8 @@
-"""What an update function asks for, read from its signature."""
+"""What an update function asks for, read from its signature, and calls that give it something else."""
 
+import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 
@@ -61,3 +62,17 @@ def keywords_of(function: Callable[..., Any]) -> tuple[frozenset[str], frozenset
         return frozenset(), frozenset()
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     return frozenset(p.name for p in keywords), frozenset(p.name for p in keywords if p.default is p.empty)
+
+
+def require_known(where: str, extra: Collection[str], known: Collection[str]) -> None:
+    """Raise for an extra argument that nothing has a use for, such as a misspelt one."""
+    for name in sorted(set(extra) - set(known)):
+        nearest = difflib.get_close_matches(name, known, n=1)
+        advice = f"Did you mean '{nearest[0]}'?" if nearest else "Leave it out."
+        raise TypeError(f"{where}: update has no use for the extra argument '{name}'. {advice}")
+
+
+def require_given(where: str, extra: Collection[str], required: Collection[str]) -> None:
+    """Raise for an extra argument that is needed and missing."""
+    for name in sorted(set(required) - set(extra)):
+        raise TypeError(f"{where}: update needs the extra argument '{name}', got none. Call update(..., {name}=...).")

@@ -115,7 +115,7 @@ def sampled_loss(params: Any, key: mx.array, *, value: mx.array) -> tuple[mx.arr
 TWO_RATES = "its two optimizers have a learning rate each, which tree.get_all lists"
 
 CLOSED = "the parameters are a closed form of all gradients and of the rate, which must be above 0 and stops nothing"
-CURVATURE = mo.stateless_with_tree_map(lambda u, p: mx.square(u))
+CURVATURE = mo.stateless_with_tree_map(lambda u, p: mx.square(u), reach="element")
 
 SCHEDULE = mo.linear_schedule(0.5, 0.1, 3)
 
@@ -154,8 +154,14 @@ ENTRIES = [
     # transforms
     Entry("identity", mo.identity, degree=1),
     Entry("set_to_zero", mo.set_to_zero),
-    Entry("stateless", lambda: mo.stateless(lambda updates, params: mo.tree.scale(0.5, updates)), degree=1),
-    Entry("stateless_with_tree_map", lambda: mo.stateless_with_tree_map(lambda u, p: 0.5 * u), degree=1),
+    Entry(
+        "stateless",
+        lambda: mo.stateless(lambda updates, params: mo.tree.scale(0.5, updates), reach="element"),
+        degree=1,
+    ),
+    Entry(
+        "stateless_with_tree_map", lambda: mo.stateless_with_tree_map(lambda u, p: 0.5 * u, reach="element"), degree=1
+    ),
     Entry("scale", mo.scale, {"step_size": -0.5}, degree=1),
     Entry("scale_by_schedule", mo.scale_by_schedule, {"step_size_fn": SCHEDULE}, degree=1),
     recipe("scale_by_learning_rate", mo.scale_by_learning_rate, degree=1),
@@ -537,7 +543,7 @@ def scale_by_value() -> GradientTransformation:
     def update(updates: Any, state: mo.EmptyState, params: Any = None, *, value: mx.array) -> Any:
         return mo.tree.scale(value, updates), state
 
-    return mo.GradientTransformation(mo.identity().init, update)
+    return mo.GradientTransformation(mo.identity().init, update, reach="element")
 
 
 NEWCOMERS = [

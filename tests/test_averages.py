@@ -89,9 +89,8 @@ def test_any_transformation_steps_outside() -> None:
 def test_the_outer_rule_takes_the_mean_of_several_machines() -> None:
     outer, anchor = mo.sgd(0.5, momentum=0.9, nesterov=True), start()
     here, there = (descend(mo.sgd(0.1), anchor, targets)[0] for targets in (TARGETS[:2], TARGETS[2:]))
-    mean = tree.scale(0.5, tree.add(here, there))
-    params, state = outer_update(outer, anchor, mean, outer.init(anchor))
-    slope = tree.sub(anchor, mean)
+    slope = tree.sub(anchor, tree.scale(0.5, tree.add(here, there)))
+    params, state = outer_update(outer, anchor, slope, outer.init(anchor))
     assert close(params, tree.add_scale(anchor, -0.5 * 1.9, slope))
     assert close(tree.get(state, "trace"), slope)
 

@@ -381,3 +381,14 @@ def test_batches_of_private_training_are_drawn_by_chance(example: Any) -> None:
     assert len(set(sizes)) > 5
     assert abs(sum(sizes) / 20 - 200) < 4 * (160 / 20) ** 0.5
     assert len(set(seen)) > 950
+
+
+def test_distributed_stops_and_goes_on(example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone; worlds of several ranks go on with the runs of others in test_distributed_checkpoints.py."""
+    module, folder = example("distributed"), str(tmp_path / "run")
+    module.main(until=3, folder=folder)
+    assert module.main(until=4, folder=folder) > 0.3
+    text = capsys.readouterr().out
+    assert "1 rank, of which the first keeps a state 2.00 times the size of the parameters" in text
+    assert f"goes on from step 3 of {folder}" in text
+    assert text.count("saved") == 2

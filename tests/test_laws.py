@@ -13,7 +13,7 @@ from registry import ENTRIES, NEWCOMERS, Entry, cases
 import mlxopt as mo
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, ScalarOrSchedule
-from mlxopt.testing import comparing, compiled, general, recipes
+from mlxopt.testing import comparing, compiled, general, reaching, recipes
 from mlxopt.testing.checking import ALGEBRA, LAWS, Law, hold
 from mlxopt.testing.problems import Problem, nested_problem
 from mlxopt.testing.strategies import problems
@@ -259,6 +259,34 @@ def swallows_all_extras() -> Any:
     return pair(lambda params: (), lambda updates, state, params=None, **extra: (updates, state))
 
 
+def looks_at_all_leaves() -> Any:
+    return mo.stateless(lambda updates, params: tree.scale(tree.norm(updates), updates), reach="leaf")
+
+
+def looks_at_the_number_of_leaves() -> Any:
+    return mo.stateless(lambda updates, params: tree.scale(float(len(tree.leaves(updates))), updates), reach="leaf")
+
+
+def remembers_all_leaves() -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return updates, Peak(tree.norm(updates))
+
+    return mo.GradientTransformation(lambda params: Peak(mx.zeros(())), update, reach="leaf")
+
+
+def looks_at_its_leaf() -> Any:
+    return mo.stateless_with_tree_map(lambda u, p: u - mx.mean(u) if u.size else u, reach="element")
+
+
+def remembers_its_leaf() -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return updates, Peak(tree.map(lambda u: mx.max(u) if u.size else mx.zeros(()), updates))
+
+    return mo.GradientTransformation(
+        lambda params: Peak(tree.map(lambda _: mx.zeros(()), params)), update, reach="element"
+    )
+
+
 BROKEN_GENERAL: list[tuple[Callable[..., None], Callable[[], Any]]] = [
     (general.updates_keep_their_form, loses_the_dtype),
     (general.updates_keep_their_form, takes_the_order_of_the_parameters),
@@ -282,6 +310,11 @@ BROKEN_GENERAL: list[tuple[Callable[..., None], Callable[[], Any]]] = [
     (general.large_gradients_are_finite, takes_the_third_power),
     (general.large_gradients_are_finite, remembers_the_third_power),
     (general.nan_is_guarded, divides_by_the_smallest_so_far),
+    (reaching.looks_no_further_than_stated, looks_at_all_leaves),
+    (reaching.looks_no_further_than_stated, looks_at_the_number_of_leaves),
+    (reaching.looks_no_further_than_stated, remembers_all_leaves),
+    (reaching.looks_no_further_than_stated, looks_at_its_leaf),
+    (reaching.looks_no_further_than_stated, remembers_its_leaf),
     (general.resumes_from_a_file, remembers_in_a_variable_of_its_own),
     (general.extras_are_checked, swallows_all_extras),
 ]

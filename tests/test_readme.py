@@ -17,10 +17,10 @@ import pytest
 from test_architecture import public_names
 
 import mlxopt as mo
-from mlxopt import interop
+from mlxopt import distributed, interop
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ["", "mlxopt", "mlxopt/interop", "mlxopt/optimizers", "examples", "tests", "tests/bench"]
+ROOMS = ["", "mlxopt", "mlxopt/distributed", "mlxopt/interop", "mlxopt/optimizers", "examples", "tests", "tests/bench"]
 PAGES = {room or "front": (ROOT / room / "README.md").read_text() for room in ROOMS}
 FRONT = PAGES["front"]
 
@@ -73,6 +73,7 @@ def test_there_is_code_to_run() -> None:
     assert [name for name, page in PAGES.items() if len(blocks(page)) >= 2] == [
         "front",
         "mlxopt",
+        "mlxopt/distributed",
         "mlxopt/interop",
         "mlxopt/optimizers",
     ]
@@ -237,17 +238,18 @@ def only_in(module: ModuleType) -> list[str]:
 
 
 def test_every_public_name_has_a_row_of_its_own() -> None:
-    public, of_trees, of_interop, of_files, of_tests = re.split(
-        r"`mlxopt\.(?:tree|interop|checkpoint|testing)` ", EVERYTHING
+    public, of_trees, of_interop, of_files, of_ranks, of_tests = re.split(
+        r"`mlxopt\.(?:tree|interop|checkpoint|distributed|testing)` ", EVERYTHING
     )
     listed = [name for names, _ in rows(public) for name in names]
     states = [state for _, meaning in rows(public) for state in re.findall(r"\(state `(\w+)`\)", meaning)]
     assert all(len(names) == 1 for names, _ in rows(public))
-    told = [*listed, *states, "checkpoint", "interop", "testing", "tree", "schedules"]
+    told = [*listed, *states, "checkpoint", "distributed", "interop", "testing", "tree", "schedules"]
     missing, added = set(public_names()) - set(told), set(told) - set(public_names())
     assert missing == set(), f"put a row for each of {sorted(missing)} into a table of mlxopt/README.md"
     assert added == set(), f"{sorted(added)} in the tables of mlxopt/README.md are not exported by mlxopt/__init__.py"
     assert len(told) == len(set(told))
+    assert {name for names, _ in rows(of_ranks) for name in names} == {*only_in(distributed), "Averaged", "Exchange"}
     assert {name for names, _ in rows(of_interop) for name in names} == set(only_in(interop)) | {"optimizers"}
     for module, text in ((mo.tree, of_trees), (mo.checkpoint, of_files)):
         assert sorted(name for names, _ in rows(text) for name in names) == sorted(only_in(module))

@@ -155,6 +155,24 @@ def contents(path: Pathname) -> Contents:
         return _read_header("checkpoint.contents", file).contents
 
 
+def read_leaves(path: Pathname, names: Iterable[str]) -> dict[str, Any]:
+    """Read some leaves of a checkpoint by their paths.
+
+    Args:
+        path: File to read.
+        names: Paths of leaves that are in it.
+
+    Example:
+        >>> import tempfile
+        >>> file = tempfile.mkdtemp() + "/run.safetensors"
+        >>> save(file, {"w": mx.array([1.0, 2.0]), "step": 7})
+        >>> read_leaves(file, ["step"])
+        {'step': 7}
+    """
+    with open(path, "rb") as file:
+        return _read_leaves(file, _read_header("checkpoint.load", file), names)
+
+
 # The file
 
 

@@ -1,7 +1,7 @@
 """Steps made of the gradients of several micro-batches, which are gathered outside of the optimizer."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 
@@ -9,8 +9,13 @@ from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
 from mlxopt.compiled.calling import as_arrays, compiled
 from mlxopt.compiled.losses import Loss
+from mlxopt.compiled.ranks import Alone, ranks_of
 from mlxopt.compiled.step import Donate, advance, require_donate, traced_on_streams
 from mlxopt.numerics.scalars import new_count, safe_increment, unless_zero
+
+if TYPE_CHECKING:
+    from mlxopt.distributed.exchange import Exchange
+    from mlxopt.distributed.ranks import Ranks
 
 
 class AccumulationState(NamedTuple):
@@ -31,12 +36,13 @@ class Accumulation:
     """
 
     def __init__(
-        self, loss_fn: Callable[..., Any], tx: GradientTransformation, has_aux: bool, weighted: bool, donate: Donate
+        self, loss: Loss, tx: GradientTransformation, has_aux: bool, ranks: "Alone | Ranks", donate: Donate
     ) -> None:
-        self._loss = Loss("compile_accumulation", loss_fn, has_aux=has_aux, weighted=weighted)
-        self._tx, self._donate, self._has_aux = tx, donate, has_aux
+        self._loss, self._tx, self._ranks, self._has_aux, self._donate = loss, tx, ranks, has_aux, donate
         self._add = compiled("Accumulation.add", ("params", "gathered", "batch"), self._program_of_add)
-        self._apply = compiled("Accumulation.apply", ("params", "state", "gathered", "extra"), self._program_of_apply)
+        self._apply = ranks.compiled(
+            "Accumulation.apply", ("params", "state", "gathered", "extra"), self._program_of_apply
+        )
 
     def init(self, params: Params) -> AccumulationState:
         """Begin with nothing gathered.
@@ -120,9 +126,9 @@ class Accumulation:
     def _program_of_apply(
         self, params: Params, state: State, gathered: AccumulationState, extra: Mapping[str, Any]
     ) -> tuple[Params, State, mx.array]:
-        known = {"value": gathered.value, "grad": gathered.grads}
-        advanced = advance(self._tx, gathered.grads, state, params, {**known, **extra}, self._donate)
-        return *advanced, gathered.value
+        grads, value = self._ranks.mean(gathered.grads, gathered.value, gathered.weight)
+        advanced = advance(self._tx, grads, state, params, {"value": value, "grad": grads, **extra}, self._donate)
+        return *advanced, value
 
 
 def compile_accumulation(
@@ -131,6 +137,7 @@ def compile_accumulation(
     *,
     has_aux: bool = False,
     weighted: bool = False,
+    group: "mx.distributed.Group | Exchange | None" = None,
     donate: Donate = "auto",
 ) -> Accumulation:
     """Compile a step made of several micro-batches: a gradient and an addition for each of them, and one update.
@@ -144,6 +151,8 @@ def compile_accumulation(
         has_aux: ``loss_fn`` returns a tree of anything else, last.
         weighted: ``loss_fn`` returns ``(loss, weight)``, where the weight is what the loss is a mean over, such as the
             number of tokens.
+        group: Ranks that make the step together, each with its own micro-batches, by ``mx.distributed.init()``. They
+            exchange gradients once a step, and each counts by the weight that it has gathered.
         donate: As for :func:`compile_update`.
 
     Returns:
@@ -161,7 +170,8 @@ def compile_accumulation(
     """
     require_transformation("compile_accumulation", tx)
     require_donate("compile_accumulation", donate)
-    return Accumulation(loss_fn, tx, has_aux, weighted, donate)
+    loss = Loss("compile_accumulation", loss_fn, has_aux=has_aux, weighted=weighted)
+    return Accumulation(loss, tx, has_aux, ranks_of("compile_accumulation", tx, group), donate)
 
 
 def _size(batch: tuple[Any, ...]) -> float:

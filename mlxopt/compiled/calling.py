@@ -28,7 +28,7 @@ def compiled(where: str, names: tuple[str, ...], program: Callable[..., Any]) ->
 
     def call(*trees: Any) -> Any:
         clear_at_the_end_of_this_thread()
-        key = _random_key()
+        key = random_key()
         try:
             return on_arrays(_layout(trees), *trees)
         except BaseException:
@@ -53,7 +53,8 @@ def _require_known_leaves(where: str, arguments: Mapping[str, Any]) -> None:
         tree.map(require, arguments)
 
 
-def _random_key() -> mx.array:
+def random_key() -> mx.array:
+    """The key from which MLX draws next."""
     state: Any = mx.random.state  # a list of one key, though the stubs call it an object
     key: mx.array = state[0]
     return key

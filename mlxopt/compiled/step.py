@@ -2,30 +2,41 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import GradientTransformation, Params, State, Updates, require_transformation
-from mlxopt.compiled.calling import as_arrays, compiled
+from mlxopt.compiled.calling import as_arrays
 from mlxopt.compiled.losses import Loss
 from mlxopt.compiled.program import TracedProgram
+from mlxopt.compiled.ranks import ranks_of
 from mlxopt.compiled.streams import LARGE, stream_below, streams_by_path
 from mlxopt.tracing import tracing
 from mlxopt.tree.forms import widened
 from mlxopt.update import apply_updates
 
+if TYPE_CHECKING:
+    from mlxopt.distributed.exchange import Exchange
+
 Donate = bool | Literal["auto"]
 
 
-def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Callable[..., tuple[Params, State]]:
+def compile_update(
+    tx: GradientTransformation,
+    *,
+    group: "mx.distributed.Group | Exchange | None" = None,
+    donate: Donate = "auto",
+) -> Callable[..., tuple[Params, State]]:
     """Compile the update of a transformation and its application to the parameters into one program.
 
     Everything between gradient and parameter happens in float32, and is rounded once.
 
     Args:
         tx: The transformation.
+        group: Ranks that make the step together, by ``mx.distributed.init()``: gradients, and ``value`` if it is given,
+            become means over them. See the README of ``mlxopt.distributed``.
         donate: Let new large leaves take the memory of the old ones, if nothing else refers to those. On the CPU this
             is as fast, and is what "auto" does; on a GPU it costs bandwidth, and "auto" does not.
 
@@ -43,10 +54,14 @@ def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Ca
     require_transformation("compile_update", tx)
     require_donate("compile_update", donate)
 
-    def program(grads: Updates, state: State, params: Params, extra: Mapping[str, Any]) -> tuple[Params, State]:
-        return advance(tx, grads, state, params, extra, donate)
+    ranks = ranks_of("compile_update", tx, group)
 
-    run = compiled("compile_update", ("grads", "state", "params", "extra"), program)
+    def program(grads: Updates, state: State, params: Params, extra: Mapping[str, Any]) -> tuple[Params, State]:
+        decided = {name: value for name, value in extra.items() if name == "value"}
+        grads, decided = ranks.mean(grads, decided)
+        return advance(tx, grads, state, params, {**extra, **decided}, donate)
+
+    run = ranks.compiled("compile_update", ("grads", "state", "params", "extra"), program)
 
     def step(grads: Updates, state: State, params: Params, **extra: Any) -> tuple[Params, State]:
         advanced: tuple[Params, State] = run(grads, state, params, as_arrays("compile_update", extra))
@@ -56,7 +71,13 @@ def compile_update(tx: GradientTransformation, *, donate: Donate = "auto") -> Ca
 
 
 def compile_step(
-    loss_fn: Callable[..., Any], tx: GradientTransformation, *, has_aux: bool = False, donate: Donate = "auto"
+    loss_fn: Callable[..., Any],
+    tx: GradientTransformation,
+    *,
+    has_aux: bool = False,
+    weighted: bool = False,
+    group: "mx.distributed.Group | Exchange | None" = None,
+    donate: Donate = "auto",
 ) -> Callable[..., tuple[Any, ...]]:
     """Compile loss, gradient, update and application into one program.
 
@@ -67,7 +88,11 @@ def compile_step(
     Args:
         loss_fn: Function ``(params, *batch) -> loss``, or ``-> (loss, aux)``.
         tx: The transformation.
-        has_aux: ``loss_fn`` returns a pair, the loss and a tree of anything else.
+        has_aux: ``loss_fn`` returns a tree of anything else, last.
+        weighted: ``loss_fn`` returns ``(loss, weight)``, where the weight is what the loss is a mean over, such as the
+            number of tokens. By it ranks count in means; by default all count the same.
+        group: Ranks that make the step together, each with its part of the batch, by ``mx.distributed.init()``: loss
+            and gradients are means over them. See the README of ``mlxopt.distributed``.
         donate: As for :func:`compile_update`.
 
     Returns:
@@ -85,7 +110,8 @@ def compile_step(
     """
     require_transformation("compile_step", tx)
     require_donate("compile_step", donate)
-    loss = Loss("compile_step", loss_fn, has_aux=has_aux)
+    ranks = ranks_of("compile_step", tx, group)
+    loss = ranks.loss(Loss("compile_step", loss_fn, has_aux=has_aux, weighted=weighted))
 
     def program(params: Params, state: State, batch: tuple[Any, ...], extra: Mapping[str, Any]) -> tuple[Any, ...]:
         answer, grads = loss.value_and_grad(params, batch)
@@ -96,7 +122,7 @@ def compile_step(
         known = {"value": answer.loss, "grad": grads, "value_fn": value_fn}
         return *advance(tx, grads, state, params, {**known, **extra}, donate), answer.loss, *answer.aux
 
-    run = compiled("compile_step", ("params", "state", "batch", "extra"), program)
+    run = ranks.compiled("compile_step", ("params", "state", "batch", "extra"), program)
 
     def step(params: Params, state: State, *batch: Any, **extra: Any) -> tuple[Any, ...]:
         advanced: tuple[Any, ...] = run(params, state, batch, as_arrays("compile_step", extra))

@@ -81,12 +81,12 @@ def iterated(
     x: mx.array, rows: list[Coefficients], eps: float, preconditioning: Preconditioning, dtype: mx.Dtype
 ) -> mx.array:
     """Scale matrices in float32, and iterate in another dtype."""
-    if x.shape[-2] > x.shape[-1]:
-        return _transposed(iterated(_transposed(x), rows, eps, preconditioning, dtype))
-    start = _bounded(widen(x), eps, preconditioning).astype(dtype)
+    is_tall = x.shape[-2] > x.shape[-1]
+    start = _bounded(_of_norm_1(widen(x), eps), is_tall, preconditioning).astype(dtype)
     # From twice as long as high on the products of the short side save a third; in low precision they lose too much.
-    is_long = x.shape[-1] >= 2 * x.shape[-2] and dtype == mx.float32
-    return (_iterate_gram if is_long else _iterate)(start, rows).astype(x.dtype)
+    is_long = max(x.shape[-2:]) >= 2 * min(x.shape[-2:]) and dtype == mx.float32
+    result = (_iterate_gram if is_long else _iterate)(start, rows).astype(x.dtype)
+    return _transposed(result) if is_tall else result
 
 
 def coefficients(where: str, ns_coeffs: NsCoeffs, ns_steps: int) -> list[Coefficients]:
@@ -112,19 +112,26 @@ def _transposed(x: mx.array) -> mx.array:
     return mx.swapaxes(x, -1, -2)
 
 
-def _bounded(x: mx.array, eps: float, preconditioning: Preconditioning) -> mx.array:
-    """Scale matrices so that no singular value is above 1."""
+def _of_norm_1(x: mx.array, eps: float) -> mx.array:
     largest = _or_one(mx.max(mx.abs(x), axis=(-2, -1), keepdims=True))
     x = x / largest  # whose squares neither overflow nor vanish
-    x = x / _or_one(mx.sqrt(mx.sum(mx.square(x), axis=(-2, -1), keepdims=True)) + eps / largest)
+    return x / _or_one(mx.sqrt(mx.sum(mx.square(x), axis=(-2, -1), keepdims=True)) + eps / largest)
+
+
+def _bounded(x: mx.array, is_tall: bool, preconditioning: Preconditioning) -> mx.array:
+    """Scale matrices of norm 1 so that no singular value is above 1, and turn those that are tall.
+
+    Whole matrices are scaled before: MLX lays out one matrix and a stack in different ways behind that, and the order
+    of a sum decides on its last bits.
+    """
+    wide = _transposed(x) if is_tall else x
     if preconditioning == "frobenius":
-        return x
-    gram = x @ _transposed(x)
-    if preconditioning == "schatten":
-        bound = mx.sqrt(mx.sum(mx.square(gram), axis=(-2, -1), keepdims=True))
-    else:
-        bound = mx.sum(mx.abs(gram), axis=-1, keepdims=True)
-    return x * mx.rsqrt(_or_one(bound))
+        return wide
+    gram = wide @ _transposed(wide)
+    if preconditioning == "aol":
+        return wide * mx.rsqrt(_or_one(mx.sum(mx.abs(gram), axis=-1, keepdims=True)))
+    x = x * mx.rsqrt(_or_one(mx.sqrt(mx.sum(mx.square(gram), axis=(-2, -1), keepdims=True))))
+    return _transposed(x) if is_tall else x
 
 
 def _or_one(x: mx.array) -> mx.array:

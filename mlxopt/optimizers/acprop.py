@@ -69,7 +69,7 @@ def scale_by_acprop(
         mu = tree.update_moment(updates, state.mu, b1, 1)
         return direction, ScaleByAcpropState(safe_increment(state.count), mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

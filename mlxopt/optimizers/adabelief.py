@@ -68,7 +68,7 @@ def scale_by_belief(
         direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v) + outside), mean, nu)
         return direction, ScaleByBeliefState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -50,7 +50,7 @@ def scale_by_adadelta(rho: float = 0.9, eps: float = 1e-6) -> GradientTransforma
         e_x = tree.update_moment(step, state.e_x, rho, 2)
         return step, ScaleByAdaDeltaState(e_g, e_x)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -77,7 +77,7 @@ def scale_by_factored_rms(
         memory = factoring.moved(Factors(state.v_row, state.v_col, state.v), power, decay)
         return factoring.over_root(updates, memory), FactoredState(count, *memory)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf" if factored else "element")
 
 
 @readable

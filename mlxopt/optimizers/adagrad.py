@@ -55,7 +55,7 @@ def scale_by_rss(
 
         return tree.map(normalized, updates, total), ScaleByRssState(total)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -77,7 +77,7 @@ def scale_by_adam(
         direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v) + outside), mean, power)
         return direction, ScaleByAdamState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -47,7 +47,7 @@ def scale_by_adam_atan2(b1: float = 0.9, b2: float = 0.999, a: float = 1.27, b: 
         direction = tree.map(lambda m, v: a * mx.arctan2(m, of_root * mx.sqrt(v)), mu, nu)
         return direction, ScaleByAdamState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

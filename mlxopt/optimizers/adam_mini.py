@@ -87,7 +87,7 @@ def scale_by_adam_mini(
         rates = tree.map(lambda v: of_mean / (mx.sqrt(v) + outside), nu)
         return tree.map(_times_blocks, mu, rates), ScaleByAdamMiniState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 def _of_blocks(g: mx.array, like: mx.array) -> mx.array:

@@ -58,7 +58,7 @@ def scale_by_adamax(
         of_m = 1 / scalars.bias_correction(b1, count) if bias_correction else 1.0
         return tree.map(lambda m, v: of_m * m / v, mu, nu), ScaleByAdamaxState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

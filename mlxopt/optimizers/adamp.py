@@ -54,7 +54,7 @@ def _tangential(
         return changed, TangentialState(inner_state, decay_state)
 
     parts = [Inner(inner, ("inner_state",)), Inner(decay, ("decay_state",))]
-    return GradientTransformation(init_fn, update_fn, inner=parts)
+    return GradientTransformation(init_fn, update_fn, inner=parts, reach="leaf")
 
 
 class _Products(NamedTuple):

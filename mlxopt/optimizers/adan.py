@@ -70,7 +70,7 @@ def scale_by_adan(
         direction = tree.map(lambda m, d, v: (of_mean * m + of_change * d) / (mx.sqrt(v) + outside), mu, delta, power)
         return direction, ScaleByAdanState(count, mu, delta, nu, updates)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -65,7 +65,7 @@ def scale_by_adapnm(b1: float = 0.9, b2: float = 0.999, b3: float = 1.0, eps: fl
         )
         return direction, ScaleByAdapnmState(count, mu, state.mu, nu, nu_max)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

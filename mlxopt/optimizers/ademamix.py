@@ -86,7 +86,7 @@ def _with_two_means(
         )
         return direction, ScaleByAdemamixState(count, m1, m2, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable
@@ -187,7 +187,7 @@ def scale_by_simplified_ademamix(
         direction = tree.map(lambda g, m, v: (root * m + of_newest * g) / (mx.sqrt(v) + outside), updates, mu, power)
         return direction, ScaleBySimplifiedAdemamixState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

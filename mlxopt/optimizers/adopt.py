@@ -85,7 +85,7 @@ def scale_by_adopt(
         mean = tree.look_ahead(steps, mu, b1, state.count, corrected=False) if nesterov else mu
         return mean, ScaleByAdoptState(safe_increment(state.count), mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

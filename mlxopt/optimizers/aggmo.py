@@ -51,7 +51,7 @@ def scale_by_aggmo(betas: tuple[float, ...] = (0.0, 0.9, 0.99)) -> GradientTrans
         traces = [tree.add_scale(updates, beta, t) for beta, t in zip(betas, state.traces, strict=True)]
         return tree.scale(1 / len(betas), tree.add(*traces)), ScaleByAggmoState(traces)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -72,7 +72,7 @@ def scale_by_amsgrad(
         direction = tree.map(lambda m, v: of_m * m / (mx.sqrt(v) + eps), mu, power)
         return direction, ScaleByAmsgradState(count, mu, nu, nu_max)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -68,4 +68,4 @@ def _averaging(learning_rate: float, lambd: float, alpha: float, t0: int) -> Gra
         average = tree.map(lambda u, p, mean: mean + share * (p + u - mean), steps, params, state.average)
         return steps, AsgdState(safe_increment(state.count), average)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")

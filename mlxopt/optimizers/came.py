@@ -82,7 +82,7 @@ def scale_by_came(
         direction = tree.map(lambda m, c: m if c is None else c, mu, confident, holes=True)
         return direction, ScaleByCameState(mu, nu, instability)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 @readable

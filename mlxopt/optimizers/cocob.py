@@ -61,7 +61,7 @@ def scale_by_cocob(alpha: float = 100.0, eps: float = 1e-8) -> GradientTransform
         direction = tree.map(way_back, params, state.first_params, summed, summed_abs, scale, reward)
         return direction, COCOBState(state.first_params, summed, summed_abs, scale, reward)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

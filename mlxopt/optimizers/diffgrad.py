@@ -52,7 +52,7 @@ def scale_by_diffgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> 
         slowed = tree.map(lambda d, g, last: d * mx.sigmoid(mx.abs(g - last)), direction, updates, state.previous)
         return slowed, ScaleByDiffgradState(updates, inner)
 
-    return GradientTransformation(init_fn, update_fn, inner=[Inner(adam, ("adam",))])
+    return GradientTransformation(init_fn, update_fn, inner=[Inner(adam, ("adam",))], reach="element")
 
 
 @readable

@@ -10,6 +10,7 @@ from mlxopt.base import GradientTransformation, Mask, Params, ScalarOrSchedule, 
 from mlxopt.combine import chain
 from mlxopt.numerics.scalars import unless_zero
 from mlxopt.numerics.sums import safe_norm
+from mlxopt.reach import Reach
 from mlxopt.readable import readable
 from mlxopt.transforms.decay import add_decayed_weights
 from mlxopt.transforms.scaling import scale_by_learning_rate
@@ -50,7 +51,7 @@ def scale_by_dog(init_step: tuple[FirstStep, float] = ("heuristic", 1e-6), eps: 
         arXiv:2302.12022.
     """
     checks.non_negative("scale_by_dog", eps=eps)
-    return _distance_over_gradients(tree.norm, *_first_step("scale_by_dog", init_step), eps)
+    return _distance_over_gradients(tree.norm, "tree", *_first_step("scale_by_dog", init_step), eps)
 
 
 @readable
@@ -76,7 +77,7 @@ def scale_by_distance_over_gradients(reps_rel: float = 1e-6, eps: float = 1e-8) 
     """
     checks.positive("scale_by_distance_over_gradients", reps_rel=reps_rel)
     checks.non_negative("scale_by_distance_over_gradients", eps=eps)
-    return _distance_over_gradients(lambda leaves: tree.map(safe_norm, leaves), "heuristic", reps_rel, eps)
+    return _distance_over_gradients(lambda leaves: tree.map(safe_norm, leaves), "leaf", "heuristic", reps_rel, eps)
 
 
 def _first_step(where: str, init_step: Any) -> tuple[FirstStep, float]:
@@ -89,7 +90,7 @@ def _first_step(where: str, init_step: Any) -> tuple[FirstStep, float]:
 
 
 def _distance_over_gradients(
-    sizes: Callable[[Updates], Sizes], kind: FirstStep, size: float, eps: float
+    sizes: Callable[[Updates], Sizes], reach: Reach, kind: FirstStep, size: float, eps: float
 ) -> GradientTransformation:
     """DoG for all leaves together or for each by itself: as ``sizes`` measures them."""
 
@@ -107,7 +108,7 @@ def _distance_over_gradients(
         rates = tree.map(lambda d, s: unless_zero(s, d * mx.rsqrt(s + eps)), farthest, summed)
         return tree.mul(tree.spread(rates, updates), updates), DoGState(state.first_params, farthest, summed)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach=reach)
 
 
 @readable

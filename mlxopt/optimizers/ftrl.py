@@ -68,4 +68,4 @@ def _proximal(learning_rate: float, beta: float, l1: float, l2: float) -> Gradie
 
         return tree.map(step, params, z, n), FtrlState(z, n)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")

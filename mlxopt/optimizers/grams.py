@@ -40,7 +40,7 @@ def scale_by_grams(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Gra
         direction, state = adam.update(updates, state, params)
         return tree.map(lambda d, g: mx.abs(d) * sign(g), direction, updates), state
 
-    return GradientTransformation(adam.init, update_fn, inner=[adam])
+    return GradientTransformation(adam.init, update_fn, inner=[adam], reach="element")
 
 
 @readable

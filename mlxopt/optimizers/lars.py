@@ -81,7 +81,7 @@ def _over_separate_norms(
         ratios = tree.map(ratio, updates, shrinking, params, scaled.again(updates, params).values)
         return tree.mul(ratios, tree.add(updates, shrinking)), state
 
-    return GradientTransformation(decay.init, update_fn, inner=[decay])
+    return GradientTransformation(decay.init, update_fn, inner=[decay], reach="leaf")
 
 
 @readable
@@ -155,4 +155,4 @@ def _turn(learning_rate: float) -> GradientTransformation:
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         return tree.map(lambda u, p: step * u - inward * p, updates, params), state
 
-    return GradientTransformation(identity().init, update_fn)
+    return GradientTransformation(identity().init, update_fn, reach="element")

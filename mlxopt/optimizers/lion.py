@@ -69,7 +69,7 @@ def scale_by_lion(
         mean = tree.update_moment(updates, mu if from_new else state.mu, share, 1)
         return tree.map(bounded, mean), ScaleByLionState(mu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -70,7 +70,7 @@ def _averaged(learning_rate: float, momentum: float, eps: float) -> GradientTran
         moved = tree.map(step, params, state.first_params, sums, squares)
         return moved, ScaleByMadgradState(count, state.first_params, sums, squares)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -82,7 +82,7 @@ def scale_by_nadam(
         direction = tree.map(lambda g, m, v: (of_newest * g + of_mean * m) / (mx.sqrt(v) + outside), updates, mu, power)
         return direction, ScaleByNadamState(count, product, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -70,7 +70,7 @@ def scale_by_novograd(
         sizes = tree.map(lambda v: 1 / (mx.sqrt(v + eps_root) + eps), nu)
         return tree.mul(sizes, updates), ScaleByNovogradState(safe_increment(state.count), nu)
 
-    measured = GradientTransformation(init_fn, update_fn)
+    measured = GradientTransformation(init_fn, update_fn, reach="leaf")
     return chain(measured, add_decayed_weights(weight_decay, mask), trace(b1, accumulator_dtype=mu_dtype))
 
 

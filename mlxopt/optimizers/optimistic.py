@@ -52,7 +52,7 @@ def scale_by_optimistic_gradient(alpha: float = 1.0, beta: float = 1.0) -> Gradi
         ahead = tree.map(lambda u, last: weight * u - beta * last, updates, state.previous)
         return ahead, ScaleByOptimisticGradientState(safe_increment(state.count), updates)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

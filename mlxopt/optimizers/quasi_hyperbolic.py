@@ -49,7 +49,7 @@ def scale_by_qhm(momentum: float = 0.999, nu: float = 0.7) -> GradientTransforma
         mu = tree.update_moment(updates, state.mu, momentum, 1)
         return tree.update_moment(updates, mu, nu, 1), ScaleByQhmState(mu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable
@@ -123,7 +123,7 @@ def scale_by_qhadam(
 
         return tree.map(direction, updates, mu, nu), ScaleByQhadamState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -127,7 +127,7 @@ def scale_by_radam(
 
         return tree.map(direction, mean, power), ScaleByRadamState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

@@ -69,7 +69,7 @@ def scale_by_rms(
 
         return tree.map(normalized, updates, nu), ScaleByRmsState(count, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 class ScaleByRStdDevState(NamedTuple):
@@ -126,7 +126,7 @@ def scale_by_stddev(
 
         return tree.map(standardized, updates, mu, nu), ScaleByRStdDevState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

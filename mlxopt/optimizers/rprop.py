@@ -71,7 +71,7 @@ def scale_by_rprop(
         kept = tree.map(lambda u, last: mx.where(mx.sign(u) * mx.sign(last) < 0, 0.0, u), updates, state.previous)
         return tree.map(lambda u, size: sign(u) * size, kept, sizes), ScaleByRpropState(sizes, kept)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

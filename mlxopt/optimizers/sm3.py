@@ -73,7 +73,7 @@ def scale_by_sm3(b1: float = 0.9, b2: float = 1.0, eps: float = 1e-8) -> Gradien
         axes = range(len(state.accumulators))
         return direction, ScaleBySm3State([tree.map(lambda v, axis=axis: along(v, axis), power) for axis in axes])
 
-    return chain(GradientTransformation(init_fn, update_fn), ema(b1, debias=False))
+    return chain(GradientTransformation(init_fn, update_fn, reach="leaf"), ema(b1, debias=False))
 
 
 @readable

@@ -100,7 +100,9 @@ def scale_by_sophia(
             curvature = tree.where(state.count % update_interval == 0, newer, curvature)
         return direction, SophiaState(count, mu, *curvature)
 
-    return GradientTransformation(init_fn, update_fn, inner=[Inner(hessian_diagonal, ("hessian_state",))])
+    return GradientTransformation(
+        init_fn, update_fn, inner=[Inner(hessian_diagonal, ("hessian_state",))], reach="element"
+    )
 
 
 @readable

@@ -75,7 +75,7 @@ def scale_by_yogi(
         direction = tree.map(lambda m, v: of_mean * m / (mx.sqrt(v) + outside), mu, power)
         return direction, ScaleByYogiState(count, mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 @readable

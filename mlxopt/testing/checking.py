@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlxopt import checks
 from mlxopt.base import GradientTransformation
 from mlxopt.readable import literal
-from mlxopt.testing import algebra, compiled, general, recipes
+from mlxopt.testing import algebra, compiled, general, reaching, recipes
 from mlxopt.testing.problems import Extras, Problem, no_extras
 from mlxopt.testing.subjects import Subject
 
@@ -42,8 +42,7 @@ class Law(NamedTuple):
         return (self.holds.__doc__ or "").strip()
 
 
-def _everything(subject: Subject) -> bool:
-    del subject
+def _everything(_: Subject) -> bool:
     return True
 
 
@@ -65,6 +64,7 @@ GENERAL = [
     Law(general.large_gradients_are_finite, _everything, 0.25),
     Law(general.size_counts_as_stated, lambda subject: subject.degree is not None, 0.25),
     Law(general.nan_is_guarded, _everything, 1.0),
+    Law(reaching.looks_no_further_than_stated, lambda subject: subject.build().reach != "tree", 0.25),
     Law(general.resumes_from_a_file, _everything, 1.0),
     Law(general.extras_are_checked, _everything, 0.25),
 ]

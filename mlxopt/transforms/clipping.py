@@ -43,7 +43,7 @@ def clip(max_delta: float | mx.array) -> GradientTransformation:
         del p
         return _shortened(u, max_delta) if u.dtype == mx.complex64 else mx.clip(u, -max_delta, max_delta)
 
-    return stateless_with_tree_map(clipped)
+    return stateless_with_tree_map(clipped, reach="element")
 
 
 def _shortened(z: mx.array, longest: float | mx.array) -> mx.array:
@@ -123,7 +123,7 @@ def clip_by_block_rms(threshold: float | mx.array) -> GradientTransformation:
         del params
         return tree.div(updates, tree.map(lambda u: mx.maximum(1.0, safe_root_mean_squares(u) / threshold), updates))
 
-    return stateless(clipped)
+    return stateless(clipped, reach="leaf")
 
 
 @readable
@@ -164,7 +164,7 @@ def adaptive_grad_clip(
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         return tree.map(clipped, updates, params), state
 
-    return GradientTransformation(identity().init, update_fn)
+    return GradientTransformation(identity().init, update_fn, reach="leaf")
 
 
 class ClipByUpdateRmsState(NamedTuple):
@@ -226,7 +226,9 @@ def clip_by_update_rms(
         factors = tree.map(factor, updates, _running_power(inner_state))
         return tree.mul(changed, factors), ClipByUpdateRmsState(count, inner_state)
 
-    return GradientTransformation(init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], as_stored=True)
+    return GradientTransformation(
+        init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], as_stored=True, reach="leaf"
+    )
 
 
 def _running_power(state: State) -> Updates:

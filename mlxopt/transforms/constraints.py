@@ -24,7 +24,7 @@ def keep_params_nonnegative() -> GradientTransformation:
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         return tree.map(lambda u, p: mx.maximum(u, -p), updates, params), state
 
-    return GradientTransformation(identity().init, update_fn)
+    return GradientTransformation(identity().init, update_fn, reach="element")
 
 
 @readable

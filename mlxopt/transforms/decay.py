@@ -36,7 +36,7 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None 
         def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
             return tree.add_scale(updates, weight_decay, params), state
 
-        return GradientTransformation(identity().init, update_fn)
+        return GradientTransformation(identity().init, update_fn, reach="element")
 
     everywhere = inject_hyperparams(decayed)(weight_decay)
     everywhere = everywhere.spelled("add_decayed_weights", lambda: "add_decayed_weights(...)")

@@ -36,7 +36,7 @@ def zero_nans() -> GradientTransformation:
         zeroed, found = _zeroed(mx.isnan, updates)
         return zeroed, ZeroNansState(found)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 class ZeroInfsState(NamedTuple):
@@ -67,7 +67,7 @@ def zero_infs() -> GradientTransformation:
         zeroed, found = _zeroed(mx.isinf, updates)
         return zeroed, ZeroInfsState(found)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 def _nowhere(params: Params) -> Updates:

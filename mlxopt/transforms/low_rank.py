@@ -203,7 +203,7 @@ def low_rank(
         return larger(updates, changed, basis), LowRankState(safe_increment(state.count), basis, inner_state)
 
     seen = Inner(inner, ("inner_state",), lambda params: smaller(params, first_basis(params)))
-    return GradientTransformation(init_fn, update_fn, inner=[seen])
+    return GradientTransformation(init_fn, update_fn, inner=[seen], reach="leaf")
 
 
 def _as_matrix(leaf: mx.array) -> mx.array:

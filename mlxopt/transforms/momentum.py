@@ -54,7 +54,7 @@ def trace(
         ahead = tree.map(lambda u, t: u + decay * t, updates, traced) if nesterov else traced
         return ahead, TraceState(traced)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 class EmaState(NamedTuple):
@@ -94,4 +94,4 @@ def ema(
         seen = tree.look_ahead(updates, mean, decay, count, corrected=debias) if nesterov else mean
         return tree.scale(1 / bias_correction(decay, count), seen) if debias else seen, EmaState(count, mean)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")

@@ -34,7 +34,7 @@ def _of_matrices(where: str, stacked: Mask | None, change: Callable[[Updates, An
     def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
         return change(updates, stacks.again(updates, params).values), state
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 @readable

@@ -56,4 +56,4 @@ def reduce_on_plateau(
         new_state = after(state, value=value)
         return tree.scale(new_state.scale, updates), new_state
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")

@@ -35,7 +35,7 @@ def scale(step_size: float | mx.array) -> GradientTransformation:
         {'w': array(-1, dtype=float32)}
     """
     checks.number("scale", step_size=step_size)
-    return stateless(lambda updates, params: tree.scale(step_size, updates))
+    return stateless(lambda updates, params: tree.scale(step_size, updates), reach="element")
 
 
 @readable
@@ -96,7 +96,7 @@ def scale_by_sign() -> GradientTransformation:
         >>> tx.update({"w": mx.array([2.0, 0.0, -3.0])}, tx.init({"w": mx.zeros((3,))}))[0]
         {'w': array([1, 0, -1], dtype=float32)}
     """
-    return stateless_with_tree_map(lambda u, p: sign(u))
+    return stateless_with_tree_map(lambda u, p: sign(u), reach="element")
 
 
 @readable
@@ -144,7 +144,7 @@ def _scale_by_size(where: str, size: Callable[[mx.array, float], mx.array], min_
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         return tree.mul(tree.map(lambda p: size(p, min_scale), params), updates), state
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="leaf")
 
 
 @readable
@@ -178,4 +178,4 @@ def scale_by_trust_ratio(
     def update_fn(updates: Updates, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         return tree.mul(tree.map(ratio, updates, params), updates), state
 
-    return GradientTransformation(identity().init, update_fn)
+    return GradientTransformation(identity().init, update_fn, reach="leaf")

@@ -86,7 +86,13 @@ def multi_steps(
             shown,
         )
 
-    return GradientTransformation(init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], as_stored=True)
+    return GradientTransformation(
+        init_fn,
+        update_fn,
+        inner=[Inner(inner, ("inner_state",))],
+        as_stored=True,
+        reach="element" if should_skip is None else "tree",
+    )
 
 
 def _micro_steps(every_k: int | Callable[[Any], Any], step: mx.array) -> Any:

@@ -87,7 +87,7 @@ def average_params(
             average if every == 1 else tree.where(between, state.average, average),
         )
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 def remembered(param: mx.array) -> mx.array | MaskedNode:

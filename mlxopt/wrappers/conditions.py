@@ -134,7 +134,7 @@ def _conditional(
         return changed, ConditionallyTransformState(safe_increment(state.step), inner_state)
 
     return GradientTransformation(
-        init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], extras=asked, as_stored=True
+        init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], extras=asked, as_stored=True, reach="element"
     )
 
 

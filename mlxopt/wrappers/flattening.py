@@ -140,7 +140,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
         return changed, SplitRealAndImaginaryState(inner_state)
 
     part = Inner(inner, ("inner_state",), lambda params: _pairs(params).there(params))
-    return GradientTransformation(init_fn, update_fn, inner=[part], as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=[part], as_stored=True, reach="leaf")
 
 
 # What both have in common

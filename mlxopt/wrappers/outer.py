@@ -27,24 +27,24 @@ from mlxopt.wrappers.averaging import remembered
 
 
 def outer_update(
-    outer: GradientTransformation, anchor: Params, arrived: Params, outer_state: State, **extra: Any
+    outer: GradientTransformation, anchor: Params, way_back: Updates, outer_state: State, **extra: Any
 ) -> tuple[Params, State]:
     """Take the way back from where an inner optimizer arrived for a gradient, and step from the anchor by an outer one.
 
     Args:
         outer: Whole optimizer.
         anchor: Parameters from which the inner one set out.
-        arrived: Those it arrived at; the mean of them, if several machines set out.
+        way_back: The anchor minus where it arrived; the mean of that, if several machines set out.
         outer_state: State of the outer one.
         extra: Extra arguments for it.
 
     Example:
         >>> from mlxopt import sgd
         >>> outer, start = sgd(0.5), {"w": mx.array(1.0)}
-        >>> outer_update(outer, start, {"w": mx.array(3.0)}, outer.init(start))[0]
+        >>> outer_update(outer, start, {"w": mx.array(-2.0)}, outer.init(start))[0]
         {'w': array(2, dtype=float32)}
     """
-    updates, outer_state = outer.update(tree.sub(anchor, arrived), outer_state, anchor, **extra)
+    updates, outer_state = outer.update(way_back, outer_state, anchor, **extra)
     return apply_updates(anchor, updates), outer_state
 
 
@@ -104,7 +104,7 @@ def outer_optimizer(
     ) -> tuple[Updates, OuterOptimizerState]:
         steps, inner_state = inner.update(updates, state.inner_state, params, **extra)
         arrived = tree.map(_arrived, params, state.anchor, steps, holes=True)
-        stepped = outer_update(outer, state.anchor, arrived, state.outer_state, **extra)
+        stepped = outer_update(outer, state.anchor, tree.sub(state.anchor, arrived), state.outer_state, **extra)
         mini_step = safe_increment(state.mini_step)
         due = mini_step >= every
         anchor, outer_state = tree.where(due, stepped, (state.anchor, state.outer_state))
@@ -116,7 +116,7 @@ def outer_optimizer(
         )
 
     parts = [Inner(inner, ("inner_state",)), Inner(outer, ("outer_state",))]
-    return GradientTransformation(init_fn, update_fn, inner=parts, as_stored=True)
+    return GradientTransformation(init_fn, update_fn, inner=parts, as_stored=True, reach="element")
 
 
 def _arrived(param: mx.array, anchor: mx.array | None, step: mx.array | None) -> mx.array | MaskedNode:

@@ -80,6 +80,7 @@ def skip_outliers(
         inner=[Inner(inner, ("inner_state",))],
         extras=["value"] if by == "value" else [],
         as_stored=True,
+        reach="element" if by == "value" else "tree",
     )
 
 

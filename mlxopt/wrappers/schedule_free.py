@@ -126,7 +126,9 @@ def schedule_free(
             safe_increment(state.step), as_scalar(b1), max_lr, weight_sum, new_z, new_y, inner_state
         )
 
-    return GradientTransformation(init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], as_stored=True)
+    return GradientTransformation(
+        init_fn, update_fn, inner=[Inner(inner, ("inner_state",))], as_stored=True, reach="element"
+    )
 
 
 def _require_average(where: str, b1: float, weight_lr_power: float) -> None:

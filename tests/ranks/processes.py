@@ -22,7 +22,7 @@ from ranks.travelling import Ended, Failure, Hung, packed
 
 Engine = Literal["ring", "mpi"]
 
-GRACE = 0.5
+GRACE = 2.0
 """Seconds that the others have once a rank has failed: either they fail for the same reason, or they hang."""
 
 SOCKETS = Path("/proc/net/tcp")

@@ -52,7 +52,7 @@ class World:
     def outcomes(self, case: Callable[..., T], *args: Any, deadline: float = DEADLINE) -> list[T | Failure]:
         """What a case returns on each rank, or how it fails there.
 
-        When one has failed, the others get half a second more. If all raise and can still sum, the world stays.
+        When one has failed, the others get two seconds more. If all raise and can still sum, the world stays.
         """
         return self._outcomes(case, args, deadline, to_the_end=False)
 

@@ -141,7 +141,7 @@ def scale_by_largest(b1: float, b2: float, eps: float) -> GradientTransformation
         nu = tree.map(lambda g, v: mx.maximum(mx.abs(g), b2 * v), updates, state.nu)
         return tree.map(lambda m, v: m / (v + eps), mu, nu), ScaleByLargestState(mu, nu)
 
-    return GradientTransformation(init_fn, update_fn)
+    return GradientTransformation(init_fn, update_fn, reach="element")
 
 
 class Lion(Transformed):

@@ -130,7 +130,7 @@ def _add_parameters_through(tx: GradientTransformation) -> GradientTransformatio
         extra, state = tx.update(params, state, params)
         return tree.add(updates, extra), state
 
-    return GradientTransformation(tx.init, update_fn, inner=[tx])
+    return GradientTransformation(tx.init, update_fn, inner=[tx], reach="element")
 
 
 class Muon(Transformed):
