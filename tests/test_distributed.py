@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import mlx.core as mx
 import pytest
 from ranks import Ended, RanksError, World
@@ -16,6 +18,7 @@ import mlxopt as mo
 from mlxopt import distributed, tree
 from mlxopt.base import GradientTransformation, Params, State
 from mlxopt.distributed.messages import planned
+from mlxopt.testing import strategies
 from mlxopt.testing.comparing import same
 
 Group = mx.distributed.Group
@@ -243,6 +246,43 @@ def gradients(rank: int, dtype: mx.Dtype = mx.float32) -> Any:
     return tree.cast(
         tree.random_like(key, {**start(), "hole": None, "row": (mx.zeros((3, 1, 2)), mx.zeros((1,)))}), dtype
     )
+
+
+def means_of(group: Group, of_ranks: list[Any]) -> Any:
+    tx = distributed.average_gradients(group, bucket_bytes=16)
+    return tx.update(of_ranks[group.rank()], tx.init(of_ranks[0]))[0]
+
+
+@hypothesis.given(data=st.data())
+def test_means_of_any_tree(two: World, data: st.DataObject) -> None:
+    params = data.draw(strategies.trees(dtype=mx.float32))
+    of_ranks = [data.draw(strategies.gradients(params)) for _ in range(2)]
+    wanted = tree.map(lambda here, there: (here + there) / 2, *of_ranks)
+    for found in two.run(means_of, of_ranks):
+        assert same(found, wanted)
+
+
+def low_precision(group: Group) -> Any:
+    with eager():
+        return together(group, mo.adamw(0.05), dtype=mx.bfloat16)
+
+
+def test_replicas_of_low_precision_stay_the_same(two: World) -> None:
+    here, there = two.run(low_precision)
+    assert same(here, there)
+    assert here[0]["layers"][0]["weight"].dtype == mx.bfloat16
+
+
+def of_nothing(group: Group) -> Any:
+    with eager():
+        step = mo.compile_step(lambda params, x: x, mo.adam(0.1), group=group)
+        return step({}, mo.adam(0.1).init({}), mx.array(float(group.rank())))
+
+
+def test_an_empty_tree_has_a_mean_loss_all_the_same(two: World) -> None:
+    for params, _, loss in two.run(of_nothing):
+        assert params == {}
+        assert loss == mx.array(0.5)
 
 
 def test_mpi_computes_the_same(two_of_mpi: World) -> None:
