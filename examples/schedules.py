@@ -26,32 +26,35 @@ def your_own(count: mx.array) -> mx.array:
 
 
 GALLERY: dict[str, list[Schedule]] = {
-    "steady, falling": [
-        mo.constant_schedule(1.0),
+    "falling": [
         mo.linear_schedule(1.0, 0.2, 60, transition_begin=20),
         mo.linear_to_zero(1.0, 80),
         mo.polynomial_schedule(1.0, 0.1, 3.0, 90),
         mo.cosine_decay(1.0, 80, 0.1),
         mo.cosine_decay_schedule(1.0, 80, alpha=0.1, exponent=2.0),
         mo.exponential_decay(1.0, 0.5, transition_steps=20),
-        mo.step_decay(1.0, 0.5, 20),
         mo.rex_schedule(1.0, 90),
     ],
     "rising first": [
         mo.inverse_sqrt_schedule(1.0, 10),
         mo.schedules.relative_step_schedule(0.4, 0.05),
         mo.warmup_constant_schedule(0.0, 1.0, 20),
+        mo.half_life_schedule(0.1, 0.97, 80),
         mo.warmup_cosine_decay_schedule(0.0, 1.0, 10, 90, 0.1),
         mo.warmup_exponential_decay_schedule(0.0, 1.0, 10, 20, 0.5),
         mo.wsd_schedule(1.0, 10, 50, 30, shape="1-sqrt"),
+    ],
+    "in pieces": [
+        mo.constant_schedule(1.0),
+        mo.step_decay(1.0, 0.5, 20),
+        mo.piecewise_constant_schedule(1.0, {30: 0.5, 60: 0.4, 80: 0.5}),
+        mo.piecewise_interpolate_schedule("cosine", 1.0, {30: 0.5, 60: 1.5, 90: 0.2}),
         mo.linear_onecycle_schedule(90, 1.0),
         mo.cosine_onecycle_schedule(90, 1.0),
         mo.sgdr_schedule([{**CYCLE, "decay_steps": 20}, {**CYCLE, "decay_steps": 80}]),
     ],
     "composed": [
         mo.join_schedules([mo.linear_schedule(0.2, 1.0, 30), mo.cosine_decay(1.0, 40)], [40]),
-        mo.piecewise_constant_schedule(1.0, {30: 0.5, 60: 0.4, 80: 0.5}),
-        mo.piecewise_interpolate_schedule("cosine", 1.0, {30: 0.5, 60: 1.5, 90: 0.2}),
         mo.with_warmup(mo.cosine_decay(1.0, 70), 20),
         mo.scaled(mo.cosine_decay(1.0, 80), mo.step_decay(1.0, 0.6, 20)),
         mo.shifted(mo.cosine_decay(1.0, 60), -30),
@@ -60,7 +63,7 @@ GALLERY: dict[str, list[Schedule]] = {
         your_own,
     ],
 }
-COLORS = ["#0072B2", "#D55E00", "#009E73"]
+COLORS = ["#0072B2", "#D55E00", "#CC79A7", "#009E73"]
 
 
 def name(schedule: Schedule) -> str:
@@ -87,7 +90,7 @@ def blocks(schedule: Schedule, columns: int = 44) -> str:
 def picture(gallery: Mapping[str, list[Schedule]], path: Path) -> None:
     """Save a row of curves for each group, all to one scale."""
     across, down = max(map(len, gallery.values())), len(gallery)
-    figure = importlib.import_module("matplotlib.figure").Figure((16, 2.1 * down), dpi=100, layout="constrained")
+    figure = importlib.import_module("matplotlib.figure").Figure((16, 1.9 * down), dpi=100, layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True)
     counts = mx.arange(STEPS + 1)
     for row, (group, schedules), color in zip(panels, gallery.items(), COLORS, strict=True):

@@ -1,5 +1,6 @@
 """Every law over every transformation of the registry; and for every law something broken that it catches."""
 
+import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -410,8 +411,15 @@ def builds_from_its_first_number(rate: float = 0.5) -> GradientTransformation:
     return mo.scale(rate if isinstance(rate, float) else 1.0)
 
 
+@mo.readable
+def loses_digits(decay: float = 0.9999) -> GradientTransformation:
+    """In float32 this difference has four."""
+    return mo.scale(1 / (1 - decay * decay))
+
+
 BROKEN_SINGLE: list[tuple[Callable[..., None], Callable[[], Any]]] = [
     (compiled.injected_hyperparameters_change_nothing, builds_from_its_first_number),
+    (compiled.injected_hyperparameters_change_nothing, loses_digits),
     (compiled.compiled_equals_eager, counts_its_calls),
     (compiled.compiled_equals_eager, remembers_its_calls),
     (compiled.compiled_equals_eager_in_nested_trees, counts_its_calls),
@@ -426,6 +434,28 @@ BROKEN_SINGLE: list[tuple[Callable[..., None], Callable[[], Any]]] = [
 def test_single_law_catches(law: Callable[..., None], broken: Callable[[], Any]) -> None:
     with pytest.raises(AssertionError):
         law(Entry("broken", broken))
+
+
+def test_the_law_of_injected_hyperparameters_catches_a_state_that_rounds_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlxopt.hyperparameters.as_scalar", lambda value: mx.array(value, mx.float16))
+    with pytest.raises(AssertionError):
+        compiled.injected_hyperparameters_change_nothing(Entry("adam", mo.adam, {"learning_rate": 0.1}))
+
+
+def held_decays(entry: Entry) -> list[str]:
+    """The decays of means that the state holds where all numbers are injected."""
+    state: Any = mo.inject_hyperparams(entry.factory, static_args=entry.static)(**entry.settings).init({})
+    return [name for name in ("b1", "b2", "b3", "beta", "decay", "momentum", "rho") if name in state.hyperparams]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [pytest.param(entry, name, id=f"{entry.name}-{name}") for entry in ALL for name in held_decays(entry)],
+)
+def test_a_decay_of_a_long_memory_may_stand_in_the_state(entry: Entry, name: str) -> None:
+    """What is calculated from it keeps its digits, as ``1 - decay`` does and ``1 - decay * decay`` does not."""
+    long = dataclasses.replace(entry, settings={**entry.settings, name: 0.9999})
+    compiled.injected_hyperparameters_change_nothing(long)
 
 
 def test_one_trace_law_catches(monkeypatch: pytest.MonkeyPatch) -> None:

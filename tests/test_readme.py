@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ["", "mlxopt", "mlxopt/distributed", "mlxopt/interop", "mlxopt/optimizers", "examples", "tests", "tests/bench"]
 PAGES = {room or "front": (ROOT / room / "README.md").read_text() for room in ROOMS}
 FRONT = PAGES["front"]
+CONVERGENCE = (ROOT / "tests/convergence.md").read_text()
 
 
 def section(page: str, heading: str) -> str:
@@ -195,6 +196,10 @@ def test_links_lead_somewhere(room: str) -> None:
     assert broken_links(ROOT / room, PAGES[room or "front"]) == []
 
 
+def test_links_of_the_table_of_convergence_lead_somewhere() -> None:
+    assert broken_links(ROOT / "tests", CONVERGENCE) == []
+
+
 def test_links_that_lead_nowhere_are_noticed() -> None:
     page = "# Some `words`, too\n```sh\n# none\n```\n[a](README.md#why) [b](#some-words-too) [c](https://x.y)"
     assert broken_links(ROOT, page) == []
@@ -287,9 +292,9 @@ def test_every_law_has_a_row() -> None:
 
 def test_the_options_of_the_pages_exist() -> None:
     """Every option that a page gives to a script of this repository is one that the script knows."""
-    scripts = [*(ROOT / "tests/bench").glob("*.py"), ROOT / "tests/reference/make.py"]
+    scripts = [*(ROOT / "tests/bench").glob("*.py"), ROOT / "tests/reference/make.py", ROOT / "tests/convergence.py"]
     shown = "".join(script.read_text() for script in scripts)
-    text = PAGES["tests/bench"] + section(PAGES["mlxopt/optimizers"], "A golden run")
+    text = PAGES["tests/bench"] + section(PAGES["mlxopt/optimizers"], "A golden run") + CONVERGENCE
     options = set(re.findall(r"(--[a-z]+)", text))
-    assert options >= {"--scale", "--forms", "--stores", "--eager"}
+    assert options >= {"--scale", "--forms", "--stores", "--eager", "--rates"}
     assert options <= set(re.findall(r'add_argument\(\s*"(--[a-z]+)"', shown)) | {"--help"}

@@ -6,7 +6,6 @@ holds ``<case>:params.<step>.<path>`` or ``<case>:updates.<step>.<path>``.
 
 import functools
 import json
-import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -86,12 +85,6 @@ def proximal(learning_rate: float, weight_decay: float) -> GradientTransformatio
     """Weight decay as a division of the new parameters, as Adan's authors have it."""
     share = learning_rate * weight_decay
     return mo.stateless(lambda updates, params: tree.map(lambda u, p: (u - share * p) / (1 + share), updates, params))
-
-
-def half_life(begin: float, end: float, steps: int) -> Callable[[Any], Any]:
-    """A decay whose half-life grows in a straight line, as AdEMAMix's authors have it, from the first step on."""
-    start, stop = (1 / math.log(begin), 1 / math.log(end))
-    return lambda count: mx.exp(1 / (start + (stop - start) * mx.minimum((count + 1) / steps, 1.0)))
 
 
 def eps_of_transformers(eps: float, b2: float) -> Callable[[Any], Any]:
@@ -391,7 +384,10 @@ SAME: dict[str, Callable[[], GradientTransformation]] = {
     "repo.adapnm": lambda: mo.adapnm(0.02),
     "repo.ademamix": lambda: mo.ademamix(0.02, alpha=2.0),
     "repo.ademamix.warmup": lambda: mo.ademamix(
-        0.02, b3=half_life(0.9, 0.9999, 8), alpha=lambda count: 5 * mx.minimum((count + 1) / 8, 1.0), weight_decay=0.1
+        0.02,
+        b3=mo.shifted(mo.half_life_schedule(0.9, 0.9999, 8), 1),
+        alpha=mo.shifted(mo.linear_schedule(0.0, 5.0, 8), 1),
+        weight_decay=0.1,
     ),
     "repo.adopt": lambda: mo.adopt(0.02),
     "repo.adopt.l2_noclip": lambda: l2(0.1, mo.adopt(0.02, use_clipping=False)),

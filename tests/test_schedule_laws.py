@@ -21,6 +21,7 @@ from mlxopt.schedules import (
     cosine_decay_schedule,
     cosine_onecycle_schedule,
     exponential_decay,
+    half_life_schedule,
     inverse_sqrt_schedule,
     join_schedules,
     linear_onecycle_schedule,
@@ -129,6 +130,11 @@ REGISTRY: dict[str, list[Example]] = {
             last=0.0,
             monotone="down",
         ),
+    ],
+    "half_life_schedule": [
+        down(half_life_schedule(0.9999, 0.9, 20, transition_begin=5), 0.9999, 0.9, 25, begin=5),
+        up(half_life_schedule(0.0, 0.9, 7), 0.0, 0.9, 7),
+        up(half_life_schedule(0.9, 0.9999, LAST), 0.9, 0.9999, LAST),
     ],
     "step_decay": [
         Example(step_decay(0.1, 0.9, 10), 0.0, 0.1, {0: 0.1, 9: 0.1}, 0.0, "down"),
@@ -341,8 +347,8 @@ EXAMPLES = {f"{name}.{index}": example for name, examples in REGISTRY.items() fo
 
 # Compiling costs about a second each: one example of every rule there is, the others are made of the same rules.
 COMPILED = [
-    *("cosine_decay", "polynomial_schedule", "rex_schedule", "exponential_decay", "inverse_sqrt_schedule"),
-    *("wsd_schedule", "join_schedules", "scaled", "shifted", "repeated", "clipped"),
+    *("cosine_decay", "polynomial_schedule", "rex_schedule", "exponential_decay", "half_life_schedule"),
+    *("inverse_sqrt_schedule", "wsd_schedule", "join_schedules", "scaled", "shifted", "repeated", "clipped"),
 ]
 
 

@@ -22,6 +22,7 @@ from mlxopt.schedules import (
     cosine_decay_schedule,
     cosine_onecycle_schedule,
     exponential_decay,
+    half_life_schedule,
     inverse_sqrt_schedule,
     join_schedules,
     linear_onecycle_schedule,
@@ -289,6 +290,34 @@ def test_equal_factors_have_the_digits_of_double_precision(
             assert_has_its_digits(value, init * (end / init) ** (count / steps), init)
 
 
+def on_the_way_of_half_lives(init: float, end: float, share: float) -> float:
+    """The equation of AdEMAMix's paper."""
+    first, last = math.log(init), math.log(end)
+    return math.exp(first * last / ((1 - share) * last + share * first))
+
+
+DECAYS = st.floats(1e-6, 0.99) | st.floats(1e-6, 0.1).map(lambda missing: 1 - missing)
+
+
+@given(init=DECAYS, end=DECAYS, steps=STEPS, data=st.data())
+def test_half_lives_have_the_digits_of_double_precision(
+    init: float, end: float, steps: int, data: st.DataObject
+) -> None:
+    """Two float32 numbers below 1 are 2**-24 apart: no value of a decay is known better than half of that."""
+    counts = some_counts(data, steps)
+    found: Any = half_life_schedule(init, end, steps)(mx.array(counts)).tolist()
+    for count, value in zip(counts, found, strict=True):
+        assert abs(value - on_the_way_of_half_lives(init, end, count / steps)) <= 2**-23
+
+
+def test_half_lives_move_in_a_straight_line() -> None:
+    counts = mx.arange(0, 1001, 100)
+    half_lives = math.log(0.5) / mx.log(half_life_schedule(0.9, 0.9999, 1000)(counts))
+    assert mx.allclose(half_lives, linear_schedule(6.5788, 6931.1, 1000)(counts), rtol=1e-3)
+    assert half_life_schedule(0.0, 0.9, 10)(mx.array([0, 5])).tolist() == pytest.approx([0.0, 0.81])
+    assert half_life_schedule(0.0, 0.0, 3)(mx.arange(4)).tolist() == [0.0] * 4
+
+
 def test_equal_factors_reach_from_the_largest_value_to_the_smallest() -> None:
     steep = wsd_schedule(1e38, 0, 0, 4, end_value=2e-38, shape="exponential")
     assert steep(mx.array([1, 2, 3, 4])).tolist() == pytest.approx(
@@ -331,6 +360,7 @@ def test_transition_begin_holds_the_first_value() -> None:
         (exponential_decay(0.1, 0.9), exponential_decay(0.1, 0.9, transition_begin=7)),
         (step_decay(0.1, 0.9, 3), step_decay(0.1, 0.9, 3, transition_begin=7)),
         (linear_schedule(0.1, 0.0, 10), linear_schedule(0.1, 0.0, 10, transition_begin=7)),
+        (half_life_schedule(0.9, 0.99, 10), half_life_schedule(0.9, 0.99, 10, transition_begin=7)),
         (polynomial_schedule(0.1, 0.0, 3.0, 10), polynomial_schedule(0.1, 0.0, 3.0, 10, 7)),
     ]:
         assert mx.array_equal(late(counts), shifted(plain, -7)(counts))
@@ -402,6 +432,7 @@ READABLE = [
     "piecewise_interpolate_schedule('cosine', 1.0, boundaries_and_scales={4: 2.0, 10: 0.1})",
     "with_warmup(step_decay(0.1, 0.5, 4), 10)",
     "join_schedules([linear_schedule(0.0, 0.1, 5), rex_schedule(0.1, 20)], [5])",
+    "half_life_schedule(0.9, 0.9999, 1000, transition_begin=10)",
     "scaled(inverse_sqrt_schedule(1.0, 5), shifted(linear_to_zero(1.0, 50), -2))",
     "repeated(clipped(wsd_schedule(1.0, 2, 3, 4, shape='1-sqrt'), low=0.1), 12)",
     "scaled(linear_to_zero(1.0, 50), mx.array(0.5))",
@@ -443,6 +474,14 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         build("linear_schedule", 0.0, 1.0, 5, transition_begin=-1),
         ValueError,
         "linear_schedule: transition_begin must be in [0, 2**31 - 1], got -1.",
+    ),
+    (build("half_life_schedule", 0.9, 1.0, 5), ValueError, "half_life_schedule: end must be in [0, 1), got 1.0."),
+    (build("half_life_schedule", -0.1, 0.9, 5), ValueError, "half_life_schedule: init must be in [0, 1), got -0.1."),
+    (build("half_life_schedule", 0.9, 0.99, 0), ValueError, "half_life_schedule: steps must be in [1, 2**31 - 1]"),
+    (
+        build("half_life_schedule", 0.9, 0.99, 5, transition_begin=2.5),
+        TypeError,
+        "half_life_schedule: transition_begin must be an integer, got 2.5.",
     ),
     (build("linear_to_zero", NAN, 5), ValueError, "linear_to_zero: init_value must be finite, got nan."),
     (build("linear_to_zero", 1.0, -5), ValueError, "linear_to_zero: decay_steps must be in [1, 2**31 - 1], got -5."),

@@ -53,7 +53,8 @@ def scale_by_adapnm(b1: float = 0.9, b2: float = 0.999, b3: float = 1.0, eps: fl
     ) -> tuple[Updates, ScaleByAdapnmState]:
         del params
         count = safe_increment(state.count)
-        mu = tree.update_moment(updates, state.mu_other, b1 * b1, 1)
+        kept, share = b1 * b1, (1 - b1) * (1 + b1)  # a difference of the squares has lost digits
+        mu = tree.map(lambda g, m: kept * m + share * g, updates, state.mu_other)
         nu = tree.update_moment(updates, state.nu, b2, 2)
         nu_max = tree.map(mx.maximum, nu, state.nu_max)
         # Both means over sqrt(nu_max / c2) + eps, all times sqrt(c2), as in Adam.

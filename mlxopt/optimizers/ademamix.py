@@ -106,8 +106,9 @@ def ademamix(
 
     .. math:: w \leftarrow w - \eta \left( (\hat m_1 + \alpha m_2) / (\sqrt{\hat v} + \epsilon) + \lambda w \right)
 
-    The slow mean is not corrected for its start at zero. In long runs the authors let ``alpha`` and ``b3`` grow from 0
-    and ``b1`` to their values: pass schedules.
+    The slow mean is not corrected for its start at zero. In long runs the authors let ``alpha`` grow from 0 to its
+    value, and the half-life of the slow mean from that of the fast one, so that early steps do not follow old
+    gradients: pass schedules, as in the example.
 
     Args:
         learning_rate: Number or schedule.
@@ -122,9 +123,10 @@ def ademamix(
         mask: Leaves that decay: a function of path and leaf, or a tree of bools; all by default.
 
     Example:
-        >>> from mlxopt import linear_schedule
-        >>> ademamix(1e-3, alpha=linear_schedule(0.0, 5.0, 1000))
-        ademamix(0.001, b1=0.9, b2=0.999, b3=0.9999, alpha=linear_schedule(0.0, 5.0, 1000), eps=1e-08)
+        >>> from mlxopt import half_life_schedule, linear_schedule
+        >>> ademamix(1e-3, b3=half_life_schedule(0.9, 0.9999, 1000), alpha=linear_schedule(0.0, 5.0, 1000))
+        ademamix(0.001, b1=0.9, b2=0.999, b3=half_life_schedule(0.9, 0.9999, 1000),
+            alpha=linear_schedule(0.0, 5.0, 1000), eps=1e-08)
 
     Reference:
         Pagliardini, Ablin & Grangier, "The AdEMAMix Optimizer: Better, Faster, Older", 2024, arXiv:2409.03137.

@@ -13,6 +13,7 @@ from mlxopt.schedules.decay import constant_schedule as constant_schedule
 from mlxopt.schedules.decay import cosine_decay as cosine_decay
 from mlxopt.schedules.decay import cosine_decay_schedule as cosine_decay_schedule
 from mlxopt.schedules.decay import exponential_decay as exponential_decay
+from mlxopt.schedules.decay import half_life_schedule as half_life_schedule
 from mlxopt.schedules.decay import linear_schedule as linear_schedule
 from mlxopt.schedules.decay import linear_to_zero as linear_to_zero
 from mlxopt.schedules.decay import polynomial_schedule as polynomial_schedule

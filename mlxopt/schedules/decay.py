@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlxopt import checks
 from mlxopt.readable import readable
 from mlxopt.schedules.curve import Curve, saturated, values
-from mlxopt.schedules.ramp import bent, cosine, ramp, reflected, straight
+from mlxopt.schedules.ramp import bent, cosine, half_lives, ramp, reflected, straight, way
 
 
 @readable
@@ -169,6 +169,33 @@ def rex_schedule(init_value: float, decay_steps: int, end_value: float = 0.0) ->
     values("rex_schedule", init_value=init_value, end_value=end_value)
     checks.whole("rex_schedule", low=1, decay_steps=decay_steps)
     return ramp(init_value, end_value, decay_steps, reflected)
+
+
+@readable
+def half_life_schedule(init: float, end: float, steps: int, *, transition_begin: int = 0) -> Curve:
+    """Go from one decay of a running mean to another so that its half-life moves in a straight line.
+
+    ``0.5**(1 / h)``, where ``h`` goes from ``log(0.5) / log(init)`` to ``log(0.5) / log(end)``. For decays near 1: if
+    0.9 went to 0.9999 in a straight line itself, the half-life would have a hundredth of its last length after nine
+    tenths of the way.
+
+    Args:
+        init: Decay at the beginning, below 1.
+        end: Decay from then on, below 1.
+        steps: Length of the way.
+        transition_begin: Count at which it begins.
+
+    Example:
+        >>> half_life_schedule(0.9, 0.9999, 1000)(mx.array([0, 100, 500, 1000]))
+        array([0.9, 0.999009, 0.9998, 0.9999], dtype=float32)
+
+    Reference:
+        Pagliardini, Ablin & Grangier, "The AdEMAMix Optimizer: Better, Faster, Older", 2024, arXiv:2409.03137.
+    """
+    checks.decay_rate("half_life_schedule", init=init, end=end)
+    checks.whole("half_life_schedule", low=1, steps=steps)
+    checks.whole("half_life_schedule", transition_begin=transition_begin)
+    return way(init, end, steps, half_lives(init, end), transition_begin)
 
 
 @readable

@@ -13,6 +13,9 @@ Shape = Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]
 Both are calculated without a difference, so that each has all its digits also where it is small.
 """
 
+Between = Callable[[mx.array, mx.array], mx.array]
+"""From the fractions done and left of a stretch to the value there."""
+
 
 def straight(done: mx.array, left: mx.array) -> tuple[mx.array, mx.array]:
     """Shares ``1 - x`` and ``x`` after the fraction ``x``."""
@@ -60,6 +63,12 @@ def bent(shape: Shape, exponent: float) -> Shape:
     return shape if exponent == 1 else raised
 
 
+def half_lives(start: float, end: float) -> Between:
+    """Go from one decay of a mean to another so that its half-life moves in a straight line."""
+    first, last = (-1 / math.log(decay) if decay else 0.0 for decay in (start, end))
+    return lambda done, left: mx.exp(-1 / (first * left + last * done))
+
+
 def ramp(start: float, end: float, steps: int, shape: Shape = straight, begin: int = 0) -> Curve:
     """Go from ``start`` to ``end`` in ``steps`` counts after ``begin``, never outside the two.
 
@@ -67,14 +76,29 @@ def ramp(start: float, end: float, steps: int, shape: Shape = straight, begin: i
         >>> ramp(0.0, 1.0, 2, begin=1)(mx.arange(5))
         array([0, 0, 0.5, 1, 1], dtype=float32)
     """
+    first, last = float(start), float(end)
+
+    def between(done: mx.array, left: mx.array) -> mx.array:
+        of_start, of_end = shape(done, left)
+        return first * of_start + last * of_end
+
+    return way(first, last, steps, between, begin)
+
+
+def way(start: float, end: float, steps: int, between: Between, begin: int = 0) -> Curve:
+    """Go from ``start`` to ``end`` by a function of the fractions done and left.
+
+    Example:
+        >>> way(0.0, 1.0, 2, lambda done, left: done**2)(mx.arange(4))
+        array([0, 0.25, 1, 1], dtype=float32)
+    """
     first, last, length, begin = float(start), float(end), int(steps), int(begin)
     low, high = min(first, last), max(first, last)
 
     def rule(count: mx.array) -> mx.array:
         done = mx.clip(count - begin, 0, length)
-        of_start, of_end = shape(done.astype(mx.float32) / length, (length - done).astype(mx.float32) / length)
-        between = mx.clip(first * of_start + last * of_end, low, high)
+        value = between(done.astype(mx.float32) / length, (length - done).astype(mx.float32) / length)
         # Integers decide where the ends are: float32 cannot tell 2**31 - 2 of 2**31 - 1 steps from all of them.
-        return mx.where(done <= 0, first, mx.where(done >= length, last, between))
+        return mx.where(done <= 0, first, mx.where(done >= length, last, mx.clip(value, low, high)))
 
     return Curve(rule)
