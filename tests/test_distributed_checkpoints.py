@@ -206,3 +206,20 @@ def test_every_dtype_and_number_comes_back_to_the_bit(tmp_path: Path) -> None:
         tree.map(lambda leaf: leaf.view(mx.uint8) if leaf.ndim else leaf, found),
         tree.map(lambda leaf: leaf.view(mx.uint8) if leaf.ndim else leaf, run),
     )
+
+
+def through_rank_0(group: Group, name: str, folder: str) -> bool:
+    """Whether a run goes on to the bit from one file that rank 0 has written."""
+    with eager():
+        tx = BUILT[name](group)
+        whole = goes_on(group, begun(tx), tx, 2)
+        distributed.save(folder, goes_on(group, begun(tx), tx, 1), group, parts=False)
+        return same(goes_on(group, distributed.load(folder, begun(tx), group), tx, 2), whole)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_rank_0_writes_one_file_for_all(two: World, tmp_path: Path, name: str) -> None:
+    assert two.run(through_rank_0, name, str(tmp_path / "run")) == [True, True]
+    assert len(list((tmp_path / "run").glob("*.rank-0-of-1.safetensors"))) == len([*(tmp_path / "run").iterdir()]) - 1
+    run = distributed.load(tmp_path / "run", begun(BUILT[name](mx.distributed.init())))
+    assert run["step"] == 1
