@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from mlxopt.checkpoint.forms import described
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.line import LINE, gathering
 from mlxopt.tree.structure import children, is_container, is_hole, rebuild
 
 Forms = dict[str, str]
@@ -85,7 +85,7 @@ def _differences(first: Sequence[tuple[str, str]], other: Sequence[tuple[str, st
 
 def gathered(group: mx.distributed.Group, vector: mx.array) -> list[list[int]]:
     """The vectors of all ranks."""
-    together = LINE.send_now(lambda array: mx.distributed.all_gather(array, group=group), vector[None])
+    together = LINE.send_now(gathering(group), vector[None])
     rows: list[list[int]] = together.tolist()  # type: ignore[assignment]
     return rows
 

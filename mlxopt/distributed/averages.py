@@ -8,7 +8,7 @@ from mlxopt import tree
 from mlxopt.base import Params, State
 from mlxopt.distributed.agreement import gathered
 from mlxopt.distributed.exchange import BUCKET_BYTES
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.line import LINE, gathering
 from mlxopt.distributed.shares import Share, Span, gathered_parts, part_of, path_within, span_at
 from mlxopt.tree.structure import children, is_container
 from mlxopt.update import eval_params
@@ -34,7 +34,7 @@ def average_of_parts(state: State, params: Params) -> Params:
     _require_whole(shares, sorted(spans))
 
     def send(row: mx.array) -> mx.array:
-        return LINE.send_now(lambda array: mx.distributed.all_gather(array, group=group), row)
+        return LINE.send_now(gathering(group), row)
 
     return gathered_parts(tree.cast_like(found, shown), group.rank(), shares, params, send, BUCKET_BYTES)
 

@@ -45,6 +45,8 @@ def average_gradients(
 
     def update_fn(updates: Updates, state: EmptyState, params: Params | None = None) -> tuple[Updates, EmptyState]:
         del params
+        if exchange.size == 1:
+            return updates, state
         with LINE.together(tree.leaves(updates)) as behind_all:
             means, _ = exchange.mean(updates)
             return tree.with_leaves(means, behind_all(tree.leaves(means))), state

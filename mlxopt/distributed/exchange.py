@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxopt import checks, tree
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.line import LINE, gathering, summing
 from mlxopt.distributed.messages import in_messages
 from mlxopt.numerics.dtypes import LOW_PRECISION, widen
 
@@ -68,17 +68,9 @@ class Exchange:
         found = {(row.tree, row.path): row.read(mean) for row, mean in zip(both, means, strict=True)}
         return _filled("rough", rough, found), _filled("exact", exact, found)
 
-    def gathered(self, array: mx.array) -> mx.array:
-        """The arrays of all ranks, one behind the other along the first axis."""
-        return mx.distributed.all_gather(array, group=self.group)
-
-    def added(self, array: mx.array) -> mx.array:
-        """The sum of the arrays of all ranks."""
-        return mx.distributed.all_sum(array, group=self.group)
-
     def _shares(self, weight: mx.array) -> mx.array:
         """What each rank weighs in a mean: a vector that adds up to 1, or zeros if all weigh nothing."""
-        gathered = LINE.send(self.gathered, weight.astype(mx.float32).reshape(1))
+        gathered = LINE.send(gathering(self.group), weight.astype(mx.float32).reshape(1))
         total = mx.sum(gathered)
         return mx.where(total == 0, 0.0, gathered / mx.where(total == 0, 1.0, total))
 
@@ -93,9 +85,9 @@ class Exchange:
 
     def _mean(self, vector: mx.array, shares: mx.array | None) -> mx.array:
         if vector.dtype not in LOW_PRECISION:
-            total = LINE.send(self.added, vector)
+            total = LINE.send(summing(self.group), vector)
             return total / self.size if shares is None else total
-        rows = LINE.send(self.gathered, vector[None]).astype(mx.float32)
+        rows = LINE.send(gathering(self.group), vector[None]).astype(mx.float32)
         return mx.sum(rows, axis=0) / self.size if shares is None else mx.sum(shares[:, None] * rows, axis=0)
 
 

@@ -10,6 +10,16 @@ Collective = Callable[[mx.array], mx.array]
 """A function of MLX's engine: what all ranks make together of the array of each."""
 
 
+def summing(group: mx.distributed.Group) -> Collective:
+    """The sum of the arrays of all ranks."""
+    return lambda array: mx.distributed.all_sum(array, group=group)
+
+
+def gathering(group: mx.distributed.Group) -> Collective:
+    """The arrays of all ranks, one behind the other along the first axis."""
+    return lambda array: mx.distributed.all_gather(array, group=group)
+
+
 class Line:
     """All messages of a process, each waiting for the one before.
 
@@ -46,7 +56,7 @@ class Line:
         """
         outside, self._last, self._in_program = self._last, before, True
         try:
-            yield lambda: before if self._last is None else self._last
+            yield self.end
         finally:
             self._last, self._in_program = outside, False
 

@@ -11,11 +11,11 @@ from mlxopt.base import GradientTransformation
 from mlxopt.compiled.calling import compiled, random_key
 from mlxopt.compiled.losses import Loss
 from mlxopt.compiled.parts import contains
-from mlxopt.distributed.agreement import Forms, forms_of, gathered, require_agreement
+from mlxopt.distributed.agreement import Forms, common, forms_of, gathered, require_agreement
 from mlxopt.distributed.exchange import Exchange
 from mlxopt.distributed.line import LINE
 from mlxopt.distributed.losses import LossOverRanks
-from mlxopt.distributed.replicas import check_replicas
+from mlxopt.distributed.replicas import require_equal
 
 OF_ONE_RANK = ("batch", "extra")
 """Arguments of programs whose form may differ from rank to rank."""
@@ -81,12 +81,13 @@ class Ranks:
                 forms = self._forms(names, trees)
                 require_agreement(where, self._exchange.group, forms)
                 same = {name: node for name, node in zip(names, trees, strict=True) if name in SAME}
-                check_replicas(same, self._exchange.group)
+                require_equal(common(same), self._exchange.group)
                 agreed.append(forms)
-            key = random_key()[...]  # MLX writes the next one into the array itself
+            # A copy, since MLX writes the next key into the array itself.
+            key = random_key()[...] if is_first and "batch" in names else None
             last, returned = run(LINE.end(), *trees)
             LINE.go_on_after(last)
-            if is_first and "batch" in names:
+            if key is not None:
                 self._warn_of_equal_draws(key)
             return returned
 

@@ -6,8 +6,8 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.distributed.agreement import common, forms_of, gathered, require_agreement
-from mlxopt.distributed.exchange import BUCKET_BYTES
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.exchange import BUCKET_BYTES, group_of
+from mlxopt.distributed.line import LINE, summing
 from mlxopt.distributed.messages import as_words, from_words, in_messages
 
 LISTED = 5
@@ -32,7 +32,7 @@ def replicate(tree_of_rank_0: tree.Tree, group: mx.distributed.Group | None = No
         >>> replicate({"w": mx.array([1.0, -0.0])})
         {'w': array([1, -0], dtype=float32)}
     """
-    together = mx.distributed.init() if group is None else group
+    together = group_of("replicate", group)
     with tree.naming("replicate"):
         shared = common(tree.map(tree.require_array, tree_of_rank_0))
     if together.size() == 1:
@@ -43,7 +43,7 @@ def replicate(tree_of_rank_0: tree.Tree, group: mx.distributed.Group | None = No
     sent = words if together.rank() == 0 else [mx.zeros_like(part) for part in words]
 
     def added(vector: mx.array) -> mx.array:
-        return LINE.send_now(lambda array: mx.distributed.all_sum(array, group=together), vector)
+        return LINE.send_now(summing(together), vector)
 
     came = in_messages(sent, BUCKET_BYTES, added)
     found = {path: from_words(part, leaf) for (path, leaf), part in zip(rows, came, strict=True)}
@@ -63,16 +63,21 @@ def check_replicas(replicas: tree.Tree, group: mx.distributed.Group | None = Non
     Example:
         >>> check_replicas({"w": mx.array([1.0, 2.0])})
     """
-    together = mx.distributed.init() if group is None else group
+    together = group_of("check_replicas", group)
     with tree.naming("check_replicas"):
         shared = common(tree.map(tree.require_array, replicas))
     if together.size() == 1:
         return
     require_agreement("check_replicas", together, forms_of("check_replicas", shared))
+    require_equal(shared, together)
+
+
+def require_equal(shared: tree.Tree, group: mx.distributed.Group) -> None:
+    """Raise on every rank unless all hold the same values in trees of which they have agreed upon the forms."""
     rows = sorted(tree.items(shared))
     if not rows:
         return
-    digests = gathered(together, mx.concatenate([_digest(leaf) for _, leaf in rows]))
+    digests = gathered(group, mx.concatenate([_digest(leaf) for _, leaf in rows]))
     told = [
         _told(path, [of_rank[2 * place : 2 * place + 2] for of_rank in digests]) for place, (path, _) in enumerate(rows)
     ]

@@ -9,7 +9,7 @@ from mlxopt import tree
 from mlxopt.checkpoint.forms import DTYPES, described
 from mlxopt.distributed.agreement import common, texts_of_all
 from mlxopt.distributed.exchange import BUCKET_BYTES
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.line import LINE, summing
 from mlxopt.distributed.messages import as_words, from_words, in_messages, planned
 from mlxopt.tree.structure import Tree
 
@@ -42,7 +42,7 @@ def collected(rows: list[Row], group: mx.distributed.Group) -> list[Row]:
     """
 
     def added(words: mx.array) -> mx.array:
-        return LINE.send_now(lambda vector: mx.distributed.all_sum(vector, group=group), words)
+        return LINE.send_now(summing(group), words)
 
     own = {row.path: row for row in rows if row.is_own}
     told = json.dumps([[path, str(row.leaf.dtype), *row.leaf.shape] for path, row in own.items()])

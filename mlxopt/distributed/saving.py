@@ -17,6 +17,7 @@ from mlxopt.checkpoint.files import replace_file
 from mlxopt.checkpoint.forms import differences, listed
 from mlxopt.distributed.agreement import forms_of, gathered, require_agreement
 from mlxopt.distributed.dealing import dealt
+from mlxopt.distributed.exchange import group_of
 from mlxopt.distributed.rows import Row, collected, leaves_of
 from mlxopt.distributed.shares import Span, span_at
 from mlxopt.tree.structure import Tree
@@ -46,7 +47,7 @@ def save(path: Pathname, run: Tree, group: mx.distributed.Group | None = None, *
         >>> load(folder, {"params": {"w": mx.zeros((2,))}, "step": 0})
         {'params': {'w': array([1, 2], dtype=float32)}, 'step': 7}
     """
-    together = mx.distributed.init() if group is None else group
+    together = group_of("distributed.save", group)
     rank, folder = together.rank(), os.path.realpath(path)
     rows = leaves_of("save", run)
     require_agreement("save", together, {**forms_of("save", run), "parts": str(parts)})
@@ -91,7 +92,7 @@ def load(path: Pathname, like: Tree, group: mx.distributed.Group | None = None) 
         >>> load(folder, {"w": mx.zeros((2,))})
         {'w': array([1, 2], dtype=float32)}
     """
-    together = mx.distributed.init() if group is None else group
+    together = group_of("distributed.load", group)
     found: list[tuple[str, dict[str, Any]]] = []
     _on_all("load", together, lambda: found.append(_read(os.path.realpath(path), like)))
     stem, values = found[0]

@@ -9,7 +9,7 @@ from mlxopt.base import GradientTransformation, Inner, Params, State, Updates, r
 from mlxopt.distributed.agreement import of_one_rank
 from mlxopt.distributed.averages import average_of_parts
 from mlxopt.distributed.exchange import BUCKET_BYTES, group_of
-from mlxopt.distributed.line import LINE
+from mlxopt.distributed.line import LINE, gathering
 from mlxopt.distributed.shares import By, Share, gathered_parts, owners, part_of, ranges, remembered_of
 from mlxopt.reach import NEAREST_FIRST
 from mlxopt.readable import readable
@@ -87,7 +87,7 @@ def shard(
             return tree.with_leaves(whole, behind_all(tree.leaves(whole))), ShardedState(new)
 
     def send(row: mx.array) -> mx.array:
-        return LINE.send(lambda array: mx.distributed.all_gather(array, group=together), row)
+        return LINE.send(gathering(together), row)
 
     seen = Inner(inner, ("inner_state",), lambda params: own(params, shares_of(params)))
     # The tree: inside of another one, each rank would share out other leaves.
