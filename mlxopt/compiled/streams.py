@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlxopt import tree
 from mlxopt.base import Params
+from mlxopt.tree.structure import path_within
 
 LARGE = 2**15
 """Elements from which a leaf is worth a stream of its own, and memory worth handing on."""
@@ -59,6 +60,5 @@ def streams_by_path(params: Params) -> dict[str, mx.Stream]:
 
 def stream_below(path: str, streams: Mapping[str, mx.Stream]) -> mx.Stream | None:
     """The stream of the parameter that a leaf of the state belongs to: the one whose path its own ends with."""
-    while path and path not in streams:
-        _, _, path = path.partition(".")
-    return streams.get(path)
+    own = path_within(path, streams)
+    return None if own is None else streams[own]

@@ -9,8 +9,8 @@ from mlxopt.base import Params, State
 from mlxopt.distributed.agreement import gathered
 from mlxopt.distributed.exchange import BUCKET_BYTES
 from mlxopt.distributed.line import LINE, gathering
-from mlxopt.distributed.shares import Share, Span, gathered_parts, part_of, path_within, span_at
-from mlxopt.tree.structure import children, is_container
+from mlxopt.distributed.shares import Share, Span, gathered_parts, part_of, span_at
+from mlxopt.tree.structure import children, is_container, path_within
 from mlxopt.update import eval_params
 
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlxopt import tree
 from mlxopt.distributed.dealing import dealt
 from mlxopt.distributed.messages import WORDS, as_words, from_words
+from mlxopt.tree.structure import path_within
 
 By = Literal["leaf", "element"]
 
@@ -117,13 +118,6 @@ def remembered_of(params: tree.Tree, state: tree.Tree) -> dict[str, int]:
         if own is not None:
             found[own] += leaf.nbytes
     return found
-
-
-def path_within(path: str, paths: Mapping[str, object]) -> str | None:
-    """The longest of some paths that this one ends with."""
-    while path and path not in paths:
-        _, _, path = path.partition(".")
-    return path if path in paths else None
 
 
 def _sizes(params: tree.Tree) -> dict[str, int]:

@@ -6,7 +6,7 @@ hole fits only another hole.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -268,6 +268,13 @@ def paths(tree: Tree) -> list[str]:
         ['layers.0.weight', 'layers.1.weight']
     """
     return [path for path, _ in items(tree)]
+
+
+def path_within(path: str, paths: Mapping[str, object]) -> str | None:
+    """The longest of some paths that this one ends with: in a state, that of the parameter a leaf belongs to."""
+    while path and path not in paths:
+        _, _, path = path.partition(".")
+    return path if path in paths else None
 
 
 def with_leaves(tree: Tree, leaves: Iterable[Any]) -> Tree:
